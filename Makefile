@@ -1,0 +1,90 @@
+# Everything here needs a Python of 3.11 or newer and make; .venv is made by itself and holds the rest.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := uv==0.13.9
+
+# What an activated environment or a personal set-up exports must not reach into .venv.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+export PIP_USER := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# $(PYTHON), if set, is the only candidate. A pyenv shim may exist and yet not run, hence the call.
+CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
+
+# Makes .venv where there is none that works.
+define venv
+if ! $(BIN)/python -c 'import pip' 2>/dev/null; then \
+	python=; \
+	for candidate in $(CANDIDATES); do \
+		if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			python=$$candidate; break; \
+		fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "error: Python 3.11 or newer is needed, and none of these is: $(CANDIDATES)" >&2; \
+		exit 1; \
+	fi; \
+	echo "Creating $(VENV) with $$python"; \
+	$$python -m venv --clear $(VENV); \
+fi
+endef
+
+# Installs lock file $(1), then the project. The build backend, too, comes at its locked version:
+# older pips read that from the one variable, newer ones from the other.
+define install
+@set -e; $(venv); \
+echo "Installing $(1) into $(VENV)"; \
+$(BIN)/python -m pip install --quiet --requirement $(1); \
+PIP_CONSTRAINT=requirements-dev.lock PIP_BUILD_CONSTRAINT=requirements-dev.lock \
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+@touch $@
+endef
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+
+$(VENV)/.installed-run: requirements.lock requirements-dev.lock pyproject.toml
+	$(call install,requirements.lock)
+
+$(VENV)/.installed-dev: requirements-dev.lock pyproject.toml
+	$(call install,requirements-dev.lock)
+
+# exec: Ctrl-C and SIGTERM reach the service itself, and its exit status is that of make.
+.PHONY: run
+run: $(VENV)/.installed-run ## start the service; options by ARGS="--port 9000"
+	@exec $(BIN)/limiter serve $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.installed-dev ## run the tests; options by PYTEST_ARGS="-k retry"
+	@exec $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.installed-dev ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: bench
+bench: $(VENV)/.installed-dev ## run the benchmarks; options by ARGS="..."
+	@exec $(BIN)/python -m bench $(ARGS)
+
+# uv resolves for every supported Python and system at once. What is pinned stays where it is,
+# unless LOCK_ARGS="--upgrade" asks for the newest.
+.PHONY: lock
+lock: ## renew the lock files after a change to pyproject.toml; LOCK_ARGS="--upgrade"
+	@set -e; $(venv); \
+	$(BIN)/python -m pip install --quiet $(UV); \
+	export UV_CUSTOM_COMPILE_COMMAND='make lock'; \
+	compile="$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 $(LOCK_ARGS) pyproject.toml"; \
+	$$compile --output-file requirements.lock; \
+	$$compile --constraint requirements.lock --group dev --output-file requirements-dev.lock
+
+.PHONY: clean
+clean: ## remove .venv, caches and build results; data stays
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
