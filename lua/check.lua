@@ -1,0 +1,120 @@
+-- check: may a call be made? Admits and holds its estimate on every scope, or changes nothing.
+--
+-- KEYS[1]  workspace scope       lim:{<partition>}:<workspace>:workspace
+-- KEYS[2]  the partition's stream
+-- ARGV[1]  memory_ms             how long ids are remembered, ms
+-- ARGV[2]  estimate_micros       '' = the workspace's configured default
+-- ARGV[3]  reservation_id
+-- ARGV[4]  id_is_fresh           1 = made for this call, so no earlier one can have used it
+-- ARGV[5]  fingerprint           of the request's payload
+-- ARGV[6]  hold_ms               how long the hold lives, ms
+-- ARGV[7]  chat_id               '' = none
+-- ARGV[8]  parent_chat_id        '' = not said
+-- ARGV[9]  spend_limit_micros    for a new chat; '' = none
+-- ARGV[10] chat_is_new           1 = durable storage has no such chat: create it
+--
+-- Reply, by position:
+--   'admitted', now ms, reservation_id ('' = nothing held), held micros, expires_at ms,
+--               duplicate 0/1, workspace block, chat block or {}
+--   'denied', now ms, estimate micros, violations (see lib/decide.lua)
+--   'id_reused' | 'settled', state letter | 'counter_overflow' | 'invalid', argument
+--   'cold', 'workspace' | 'cold', 'chat', id | 'again' | 'chat_…' (see lib/chain.lua)
+--
+-- O(periods + depth). With nothing to evict or expire it touches no sorted set but `…:holds`,
+-- and that only to hold.
+--
+-- limiter lua check > check.lua && redis-cli --eval check.lua \
+--   'lim:{0}:acme:workspace' 'lim:{0}:stream' , 3600000 12000 r1 0 fp 600000 '' '' '' 0
+
+-- include "args"
+-- include "context"
+-- include "scope"
+-- include "chain"
+-- include "holds"
+-- include "memory"
+-- include "decide"
+-- include "reply"
+-- include "stream"
+
+local memory_ms, hold_ms = amount(ARGV[1]), amount(ARGV[6])
+if not memory_ms or memory_ms == 0 then return { 'invalid', 'memory_ms' } end
+local estimate = amount(ARGV[2])
+if not estimate and ARGV[2] ~= '' then return { 'invalid', 'estimate_micros' } end
+local id = ARGV[3]
+if not is_id(id) then return { 'invalid', 'reservation_id' } end
+if not hold_ms or hold_ms == 0 then return { 'invalid', 'hold_ms' } end
+local chat_id, parent = ARGV[7], ARGV[8]
+if chat_id ~= '' and not is_id(chat_id) then return { 'invalid', 'chat_id' } end
+if parent ~= '' and not is_id(parent) then return { 'invalid', 'parent_chat_id' } end
+local chat_limit = amount(ARGV[9])
+if ARGV[9] ~= '' and (not chat_limit or chat_limit == 0) then
+  return { 'invalid', 'spend_limit_micros' }
+end
+
+local ctx = context(KEYS[1], KEYS[2], memory_ms)
+local workspace = read_workspace(KEYS[1])
+if not workspace then return { 'cold', 'workspace' } end
+local now, early = refresh(workspace, ctx)
+if not now then return early end
+
+local chain = {}
+if chat_id ~= '' then
+  chain, early = read_chain(ctx.prefix, chat_id, parent, chat_limit, ARGV[10] == '1')
+  if not chain then return early end
+end
+local chat_reply = function() return chain[1] and chat_block(chain[1]) or {} end
+
+local hold_key = ctx.prefix .. ':hold:' .. id
+if ARGV[4] ~= '1' then
+  local hold = redis.call('HMGET', hold_key, 'micros', 'expires_at', 'fingerprint')
+  if hold[1] then
+    if hold[3] ~= ARGV[5] then return { 'id_reused' } end
+    return { 'admitted', now, id, tonumber(hold[1]), tonumber(hold[2]), 1,
+      workspace_block(workspace), chat_reply() }
+  end
+  local letter = settled_state(ctx, now, id)
+  if letter ~= 'u' then return { 'settled', letter } end
+end
+
+estimate = estimate or workspace.default_estimate
+local scopes = {}
+for i = 1, #chain do scopes[i] = chain[i] end
+scopes[#scopes + 1] = workspace
+
+local violations = decide(scopes, estimate, now, ctx.prefix .. ':holds')
+if #violations > 0 then return { 'denied', now, estimate, violations } end
+for i = 1, #scopes do
+  if not fits(scopes[i], estimate) then return { 'counter_overflow' } end
+end
+
+-- Nothing below can fail.
+workspace.clock = now
+local leaf = chain[1]
+if leaf and leaf.is_new then
+  append(ctx.stream, workspace, ctx.workspace, 'chat', now,
+    'chat', chat_id, 'parent', leaf.parent, 'root', leaf.root, 'depth', leaf.depth,
+    'limit', leaf.limit[1] or '')
+end
+if estimate == 0 then
+  if leaf and leaf.is_new then
+    save(leaf)
+    save(workspace)
+  end
+  return { 'admitted', now, '', 0, 0, 0, workspace_block(workspace), chat_reply() }
+end
+
+local expires_at = now + hold_ms
+redis.call('HSET', hold_key, 'micros', estimate, 'chat', chat_id, 'expires_at', expires_at,
+  'fingerprint', ARGV[5])
+redis.call('ZADD', ctx.prefix .. ':holds', expires_at, id)
+if workspace.expire_at == 0 or expires_at < workspace.expire_at then
+  workspace.expire_at = expires_at
+end
+append(ctx.stream, workspace, ctx.workspace, 'hold', now,
+  'reservation', id, 'micros', estimate, 'expires_at', expires_at, 'chat', chat_id,
+  'fingerprint', ARGV[5])
+for i = 1, #scopes do
+  scopes[i].held = scopes[i].held + estimate
+  save(scopes[i])
+end
+return { 'admitted', now, id, estimate, expires_at, 0, workspace_block(workspace), chat_reply() }

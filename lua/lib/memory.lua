@@ -1,0 +1,40 @@
+-- Remembered ids: what makes a retry harmless. One hash per slice of time, `…:events:<start_ms>`,
+-- which expires as a whole, so an id is remembered for one to two times `memory_ms`. Fields:
+--   e:<event id>        "<fingerprint>:<charged micros>:<state letter>"
+--   r:<reservation id>  "<state letter>:<charged micros>:<chat id>", once it is no longer held
+-- State letters: h held, r recorded, l released, e expired, u unknown, - none.
+
+-- slice_key(prefix, at, memory_ms)
+local function slice_key(prefix, at, memory_ms)
+  return string.format('%s:events:%.0f', prefix, at - at % memory_ms)
+end
+
+-- recall(prefix, now, memory_ms, ...): the values of up to two fields, or false. O(1).
+local function recall(prefix, now, memory_ms, ...)
+  local young = redis.call('HMGET', slice_key(prefix, now, memory_ms), ...)
+  local old = redis.call('HMGET', slice_key(prefix, now - memory_ms, memory_ms), ...)
+  return young[1] or old[1], young[2] or old[2]
+end
+
+-- settled_state(ctx, now, id): a reservation that is not held: its state letter, what its expiry
+-- was charged, and its chat ('' = none or not known). A record under the reservation's own id
+-- leaves only the event.
+local function settled_state(ctx, now, id)
+  local settled, recorded = recall(ctx.prefix, now, ctx.memory_ms, 'r:' .. id, 'e:' .. id)
+  if settled then
+    local letter, charged, chat = string.match(settled, '^(%a):(%d+):(.*)$')
+    return letter, tonumber(charged), chat
+  end
+  return recorded and 'r' or 'u', 0, ''
+end
+
+-- remember(scope, prefix, now, memory_ms, field, value): the caller saves the workspace's scope.
+local function remember(scope, prefix, now, memory_ms, field, value)
+  local key = slice_key(prefix, now, memory_ms)
+  redis.call('HSET', key, field, value)
+  local slice = string.format('%.0f', now - now % memory_ms)
+  if scope.memory_at ~= slice then
+    redis.call('PEXPIRE', key, 2 * memory_ms)
+    scope.memory_at = slice
+  end
+end

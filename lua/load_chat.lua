@@ -1,0 +1,37 @@
+-- load_chat: puts a cold chat back as durable storage knows it, unless it is there.
+--
+-- KEYS[1]  chat scope            lim:{<partition>}:<workspace>:chat:<id>
+-- ARGV[1]  parent_chat_id        '' = it is a root
+-- ARGV[2]  root_chat_id
+-- ARGV[3]  depth                 1 = a root
+-- ARGV[4]  limit micros          '' = unlimited
+-- ARGV[5]  spent micros          of the chat and all below it
+-- ARGV[6]  own micros            of the chat itself
+-- ARGV[7]  held micros           of the chat and all below it
+-- ARGV[8]  revision              of its configuration
+--
+-- Reply, by position:
+--   'loaded' | 'present' | 'invalid', argument
+--
+-- O(1).
+--
+-- limiter lua load_chat > load_chat.lua && redis-cli --eval load_chat.lua \
+--   'lim:{0}:acme:chat:c1' , '' c1 1 5000000 0 0 0 1
+
+-- include "args"
+
+local names = { 'parent', 'root', 'depth', 'limit', 'spent', 'own', 'held', 'revision' }
+if ARGV[1] ~= '' and not is_id(ARGV[1]) then return { 'invalid', 'parent' } end
+if not is_id(ARGV[2]) then return { 'invalid', 'root' } end
+for i = 3, 8 do
+  local empty_limit = i == 4 and ARGV[i] == ''
+  if not amount(ARGV[i]) and not empty_limit then return { 'invalid', names[i] } end
+end
+if ARGV[4] == '0' then return { 'invalid', 'limit' } end
+if redis.call('EXISTS', KEYS[1]) == 1 then return { 'present' } end
+
+redis.call('HSET', KEYS[1], 'held', ARGV[7], 'spent.lifetime', ARGV[5], 'own', ARGV[6],
+  'parent', ARGV[1], 'root', ARGV[2], 'depth', ARGV[3])
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'limit.lifetime', ARGV[4]) end
+if ARGV[8] ~= '0' then redis.call('HSET', KEYS[1], 'revision', ARGV[8]) end
+return { 'loaded' }

@@ -1,0 +1,107 @@
+-- load_workspace: puts a cold workspace back as durable storage knows it, unless it is there.
+--
+-- KEYS[1]  workspace scope       lim:{<partition>}:<workspace>:workspace
+-- ARGV[1]  memory_ms             how long ids are remembered, ms
+-- ARGV[2]  the workspace as JSON; amounts and times are strings of digits:
+--   config    {field: value}     as for configure
+--   revision  of the configuration
+--   seq       of the last entry that durable storage has
+--   spent_at  of the last charge, ms; "0" = none
+--   clock     the latest moment that durable storage knows of, ms
+--   unpriced  records whose model had no price
+--   windows   {period: [[start ms, micros], …]}
+--   holds     [[reservation id, micros, expires_at ms, chat id, fingerprint], …]
+--   events    [[event id, fingerprint, micros], …]  counted above, and still to be brought here
+--                                by a call of record: remembered, so that the call changes nothing
+--
+-- Reply, by position:
+--   'loaded' | 'present' | 'invalid', what
+--
+-- O(buckets + holds + events).
+--
+-- limiter lua load_workspace > load_workspace.lua && redis-cli --eval load_workspace.lua \
+--   'lim:{0}:acme:workspace' , 3600000 '{"config":{"limit.hourly":"2000000"},"revision":"1",
+--   "seq":"0","spent_at":"0","clock":"0","unpriced":"0","windows":{},"holds":[],"events":[]}'
+
+-- include "args"
+-- include "now"
+-- include "periods"
+-- include "config"
+-- include "context"
+-- include "scope"
+-- include "memory"
+
+local memory_ms = amount(ARGV[1])
+if not memory_ms or memory_ms == 0 then return { 'invalid', 'memory_ms' } end
+local ok, stored = pcall(cjson.decode, ARGV[2])
+if not ok or type(stored) ~= 'table' then return { 'invalid', 'json' } end
+for field, value in pairs(stored.config) do
+  if not is_config(field, value) then return { 'invalid', field } end
+end
+local revision, seq, clock = amount(stored.revision), amount(stored.seq), amount(stored.clock)
+local spent_at, unpriced = amount(stored.spent_at), amount(stored.unpriced)
+if not (revision and seq and clock and spent_at and unpriced) then return { 'invalid', 'counters' } end
+if redis.call('EXISTS', KEYS[1]) == 1 then return { 'present' } end
+
+local ctx = context(KEYS[1], '', memory_ms)
+local now = now_ms(math.max(clock, spent_at))
+local scope = {
+  key = KEYS[1], rolls = true, clock = now, seq = seq, held = 0, spent_at = spent_at,
+  evict_at = 0, expire_at = 0, memory_at = '', spent = {}, open = {}, windows_changed = true,
+}
+local closed = {}
+for i = 1, #PERIODS do
+  scope.spent[i], scope.open[i], closed[i] = 0, 0, {}
+  local width = BUCKET_MS[i]
+  for _, bucket in ipairs(stored.windows[PERIODS[i]] or {}) do
+    local start, micros = amount(bucket[1]), amount(bucket[2])
+    if not start or not micros or start % width ~= 0 then return { 'invalid', 'windows' } end
+    local leaves_at = start + width + WINDOW_MS[i]
+    if leaves_at > now and micros > 0 then
+      scope.spent[i] = scope.spent[i] + micros
+      if scope.evict_at == 0 or leaves_at < scope.evict_at then scope.evict_at = leaves_at end
+      if start == spent_at - spent_at % width then
+        scope.open[i] = micros
+      else
+        closed[i][#closed[i] + 1] = { start, micros }
+      end
+    end
+  end
+end
+for _, hold in ipairs(stored.holds) do
+  local micros, expires_at = amount(hold[2]), amount(hold[3])
+  if not (is_id(hold[1]) and micros and expires_at) then return { 'invalid', 'holds' } end
+  scope.held = scope.held + micros
+  if scope.expire_at == 0 or expires_at < scope.expire_at then scope.expire_at = expires_at end
+end
+for _, event in ipairs(stored.events) do
+  if not (is_id(event[1]) and amount(event[3])) then return { 'invalid', 'events' } end
+end
+for i = 1, #PERIODS do
+  if scope.spent[i] + scope.held > MICROS_MAX then return { 'invalid', 'sums' } end
+end
+
+-- Nothing below can fail.
+for i = 1, #PERIODS do
+  local key = KEYS[1] .. ':' .. PERIODS[i]
+  redis.call('DEL', key)
+  for _, bucket in ipairs(closed[i]) do
+    redis.call('ZADD', key, bucket[1], string.format('%.0f:%.0f', bucket[1], bucket[2]))
+  end
+end
+redis.call('DEL', ctx.prefix .. ':holds')
+for _, hold in ipairs(stored.holds) do
+  redis.call('HSET', ctx.prefix .. ':hold:' .. hold[1], 'micros', hold[2], 'chat', hold[4],
+    'expires_at', hold[3], 'fingerprint', hold[5])
+  redis.call('ZADD', ctx.prefix .. ':holds', hold[3], hold[1])
+end
+for _, event in ipairs(stored.events) do
+  remember(scope, ctx.prefix, now, memory_ms, 'e:' .. event[1], event[2] .. ':' .. event[3] .. ':-')
+end
+save(scope)
+for i = 1, #CONFIG_FIELDS do
+  local value = stored.config[CONFIG_FIELDS[i]] or ''
+  if value ~= '' then redis.call('HSET', KEYS[1], CONFIG_FIELDS[i], value) end
+end
+redis.call('HSET', KEYS[1], 'revision', revision, 'unpriced', unpriced)
+return { 'loaded' }

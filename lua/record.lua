@@ -1,0 +1,162 @@
+-- record: charges what a call cost to every scope, once per event id, and settles its hold.
+--
+-- KEYS[1]  workspace scope       lim:{<partition>}:<workspace>:workspace
+-- KEYS[2]  the partition's stream
+-- ARGV[1]  memory_ms             how long ids are remembered, ms
+-- ARGV[2]  event_id
+-- ARGV[3]  id_is_fresh           1 = made for this call, so no earlier one can have used it
+-- ARGV[4]  fingerprint           of the request's payload
+-- ARGV[5]  cost_micros           or, with a source, its running total in micros
+-- ARGV[6]  reservation_id        '' = none
+-- ARGV[7]  chat_id               '' = the reservation's, or none
+-- ARGV[8]  parent_chat_id        '' = not said
+-- ARGV[9]  spend_limit_micros    for a new chat; '' = none
+-- ARGV[10] chat_is_new           1 = durable storage has no such chat: create it
+-- ARGV[11] source                '' = ARGV[5] is a cost, not a running total
+-- ARGV[12] sequence              of the source's report; '' = it has none
+-- ARGV[13] stored_total          what durable storage knows of the source, micros; '' = not asked
+-- ARGV[14] stored_sequence       likewise; '' = none
+-- ARGV[15] priced                0 = the model had no price
+-- ARGV[16] data                  for the ledger only: what was used, as JSON
+--
+-- Reply, by position:
+--   'recorded', now ms, charged micros, duplicate 0/1, state letter the reservation was in
+--               (lib/memory.lua), workspace block, chat block or {}
+--   'id_reused' | 'reservation_chat' | 'counter_overflow' | 'invalid', argument
+--   'cold', 'workspace' | 'cold', 'chat', id | 'cold', 'source' | 'again' | 'chat_…' (lib/chain.lua)
+--
+-- O(periods + depth).
+--
+-- limiter lua record > record.lua && redis-cli --eval record.lua 'lim:{0}:acme:workspace' \
+--   'lim:{0}:stream' , 3600000 e1 0 fp 9000 '' '' '' '' 0 '' '' '' '' 1 ''
+
+-- include "args"
+-- include "context"
+-- include "scope"
+-- include "chain"
+-- include "holds"
+-- include "memory"
+-- include "reply"
+-- include "stream"
+
+local memory_ms, cost = amount(ARGV[1]), amount(ARGV[5])
+if not memory_ms or memory_ms == 0 then return { 'invalid', 'memory_ms' } end
+local event_id, reservation_id, chat_id, parent = ARGV[2], ARGV[6], ARGV[7], ARGV[8]
+if not is_id(event_id) then return { 'invalid', 'event_id' } end
+if not cost then return { 'invalid', 'cost_micros' } end
+if reservation_id ~= '' and not is_id(reservation_id) then return { 'invalid', 'reservation_id' } end
+if chat_id ~= '' and not is_id(chat_id) then return { 'invalid', 'chat_id' } end
+if parent ~= '' and not is_id(parent) then return { 'invalid', 'parent_chat_id' } end
+local chat_limit = amount(ARGV[9])
+if ARGV[9] ~= '' and (not chat_limit or chat_limit == 0) then
+  return { 'invalid', 'spend_limit_micros' }
+end
+local source, sequence = ARGV[11], amount(ARGV[12])
+if source ~= '' and not is_id(source) then return { 'invalid', 'source' } end
+if ARGV[12] ~= '' and not sequence then return { 'invalid', 'sequence' } end
+
+local ctx = context(KEYS[1], KEYS[2], memory_ms)
+local workspace = read_workspace(KEYS[1])
+if not workspace then return { 'cold', 'workspace' } end
+local now, early = refresh(workspace, ctx)
+if not now then return early end
+
+-- The reservation: still held, remembered as settled, or unknown. An expired one that was charged
+-- for is credited, so that the two together come to no less than the actual cost, and not to both.
+local state, hold_micros, credit = '-', 0, 0
+if reservation_id ~= '' then
+  local hold = redis.call('HMGET', ctx.prefix .. ':hold:' .. reservation_id, 'micros', 'chat')
+  local chat
+  if hold[1] then
+    state, hold_micros, chat = 'h', tonumber(hold[1]), hold[2]
+  else
+    state, credit, chat = settled_state(ctx, now, reservation_id)
+  end
+  if chat_id == '' then chat_id = chat end
+  if hold[1] and chat_id ~= chat then return { 'reservation_chat' } end
+end
+
+local chain = {}
+if chat_id ~= '' then
+  chain, early = read_chain(ctx.prefix, chat_id, parent, chat_limit, ARGV[10] == '1')
+  if not chain then return early end
+end
+local leaf = chain[1]
+local function answer(charged, duplicate, letter)
+  return { 'recorded', now, charged, duplicate, letter, workspace_block(workspace),
+    leaf and chat_block(leaf) or {} }
+end
+
+if ARGV[3] ~= '1' then
+  local remembered = recall(ctx.prefix, now, memory_ms, 'e:' .. event_id)
+  if remembered then
+    local fingerprint, charged, letter = string.match(remembered, '^(.-):(%d+):(.)$')
+    if fingerprint ~= ARGV[4] then return { 'id_reused' } end
+    return answer(tonumber(charged), 1, letter)
+  end
+end
+
+-- A running total: only what it grew by is charged. A lower one means that its reporter restarted,
+-- unless its sequence number says that it is merely late.
+local charged = cost
+local source_key = ctx.prefix .. ':source:' .. source
+if source ~= '' then
+  local known = redis.call('HMGET', source_key, 'total', 'sequence')
+  local total, last = tonumber(known[1] or ''), tonumber(known[2] or '')
+  if not total then
+    if ARGV[13] == '' then return { 'cold', 'source' } end
+    total, last = amount(ARGV[13]) or 0, amount(ARGV[14])
+  end
+  if cost == 0 or cost == total or (sequence and last and sequence <= last) then
+    charged = 0
+  elseif cost > total then
+    charged = cost - total
+  end
+  if charged == 0 then cost = total end
+  if last and (not sequence or sequence < last) then sequence = last end
+end
+if credit > 0 then charged = math.max(0, charged - credit) end
+
+local scopes = {}
+for i = 1, #chain do scopes[i] = chain[i] end
+scopes[#scopes + 1] = workspace
+for i = 1, #scopes do
+  if not fits(scopes[i], charged - hold_micros) then return { 'counter_overflow' } end
+end
+
+-- Nothing below can fail.
+workspace.clock = now
+if leaf and leaf.is_new then
+  append(ctx.stream, workspace, ctx.workspace, 'chat', now,
+    'chat', chat_id, 'parent', leaf.parent, 'root', leaf.root, 'depth', leaf.depth,
+    'limit', leaf.limit[1] or '')
+end
+if state == 'h' then drop_hold(ctx.prefix, reservation_id) end
+if source ~= '' then
+  redis.call('HSET', source_key, 'total', cost)
+  if sequence then redis.call('HSET', source_key, 'sequence', sequence) end
+end
+if ARGV[15] == '0' then
+  redis.call('HINCRBY', KEYS[1], 'unpriced', 1)
+end
+for i = 1, #scopes do
+  scopes[i].held = scopes[i].held - hold_micros
+  charge(scopes[i], charged, now)
+end
+if leaf then leaf.own = leaf.own + charged end
+
+remember(workspace, ctx.prefix, now, memory_ms, 'e:' .. event_id,
+  string.format('%s:%.0f:%s', ARGV[4], charged, state))
+if reservation_id ~= '' and (reservation_id ~= event_id or state == 'e') then
+  remember(workspace, ctx.prefix, now, memory_ms, 'r:' .. reservation_id, 'r:0:' .. chat_id)
+end
+-- A report that says nothing new has nothing to make durable.
+if source == '' or charged > 0 or state ~= '-' then
+  append(ctx.stream, workspace, ctx.workspace, 'record', now,
+    'event', event_id, 'charged', charged, 'fingerprint', ARGV[4], 'chat', chat_id,
+    'reservation', reservation_id, 'state', state,
+    'source', source, 'total', source ~= '' and cost or '', 'sequence', sequence or '',
+    'priced', ARGV[15], 'data', ARGV[16])
+end
+for i = 1, #scopes do save(scopes[i]) end
+return answer(charged, 0, state)
