@@ -1,0 +1,113 @@
+"""Takes script replies apart into results. Shapes are documented in the scripts' headers.
+
+It must not call anything: bytes and integers in, models out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from limiter.errors import ScriptError
+from limiter.models import (
+    ChatUsage,
+    Denied,
+    PeriodUsage,
+    Reason,
+    ReservationState,
+    Violation,
+    iso_ms,
+)
+from limiter.periods import PERIOD_NAMES
+
+STATES: dict[bytes, ReservationState] = {
+    b"h": "held",
+    b"r": "recorded",
+    b"l": "released",
+    b"e": "expired",
+    b"u": "unknown",
+}
+LATE_STATES = frozenset({b"e", b"u"})
+
+_REASONS: dict[bytes, Reason] = {reason.encode(): reason for reason in get_args(Reason)}
+_BLOCK_LENGTH = 1 + 2 * len(PERIOD_NAMES)
+
+
+def number_or_none(value: Any) -> int | None:
+    """A number, sent as an integer or as digits; '' is null."""
+    return None if value == b"" else int(value)
+
+
+def text_or_none(value: bytes) -> str | None:
+    return value.decode() or None
+
+
+def periods(block: Sequence[Any]) -> dict[str, PeriodUsage]:
+    """A workspace block: {held, limit 1, spent 1, …}."""
+    if len(block) != _BLOCK_LENGTH:
+        raise ScriptError(f"workspace block of {len(block)} items, not {_BLOCK_LENGTH}")
+    held = block[0]
+    result = {}
+    for index, name in enumerate(PERIOD_NAMES):
+        limit, spent = number_or_none(block[1 + 2 * index]), block[2 + 2 * index]
+        remaining = None if limit is None else limit - spent - held
+        result[name] = PeriodUsage(
+            limit_micros=limit, spent_micros=spent, held_micros=held, remaining_micros=remaining
+        )
+    return result
+
+
+def chat(block: Sequence[Any]) -> ChatUsage | None:
+    """A chat block, {id, parent, root, depth, held, limit, spent, own}, or none."""
+    if not block:
+        return None
+    chat_id, parent, root, _depth, held, limit, spent, own = block
+    limit = number_or_none(limit)
+    return ChatUsage(
+        chat_id=chat_id.decode(),
+        parent_chat_id=text_or_none(parent),
+        root_chat_id=root.decode(),
+        limit_micros=limit,
+        spent_micros=spent,
+        own_spent_micros=own,
+        held_micros=held,
+        remaining_micros=None if limit is None else limit - spent - held,
+    )
+
+
+def _violation(item: Sequence[Any]) -> Violation:
+    kind, scope_id, period, reason, limit, spent, held, retry_after, transient = item
+    is_chat = kind == b"chat"
+    return Violation(
+        scope="chat_lifetime" if is_chat else "account_period",
+        chat_id=scope_id.decode() if is_chat else None,
+        period=period.decode(),
+        reason=_REASONS[reason],
+        limit_micros=limit,
+        spent_micros=spent,
+        held_micros=held,
+        remaining_micros=limit - spent - held,
+        retry_after_ms=number_or_none(retry_after),
+        transient=transient == 1,
+    )
+
+
+def denied(reply: Sequence[Any]) -> Denied:
+    """'denied', now, estimate, violations. The call fits when the last of its limits lets it."""
+    _, now_ms, estimate, items = reply
+    violations = [_violation(item) for item in items]
+    first = violations[0]
+    waits = [violation.retry_after_ms for violation in violations]
+    retry_after_ms = None if None in waits else max(wait for wait in waits if wait is not None)
+    return Denied(
+        reason=first.reason,
+        scope=first.scope,
+        exceeded_periods=[v.period for v in violations if v.scope == "account_period"],
+        estimate_micros=estimate,
+        limit_micros=first.limit_micros,
+        spent_micros=first.spent_micros,
+        held_micros=first.held_micros,
+        retry_after_ms=retry_after_ms,
+        resets_at=None if retry_after_ms is None else iso_ms(now_ms + retry_after_ms),
+        violations=violations,
+    )

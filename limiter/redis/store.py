@@ -1,0 +1,324 @@
+"""The scripts as typed calls: arguments in, results or errors out.
+
+A call that meets a scope which is not in Redis returns `Cold`: the service loads it from durable
+storage and calls again. It must not decide anything and knows no storage but Redis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import msgspec
+
+from limiter.errors import (
+    ChatCycle,
+    ChatParentImmutable,
+    ChatTooDeep,
+    CounterOverflow,
+    IdReused,
+    InvalidRequest,
+    ReservationChatMismatch,
+    ReservationNotFound,
+    ReservationSettled,
+    ScriptError,
+)
+from limiter.models import (
+    DEPTH_MAX,
+    Admitted,
+    ChatUsage,
+    CheckRequest,
+    Denied,
+    Recorded,
+    RecordRequest,
+    Released,
+    Reservation,
+    WorkspaceUsage,
+    iso_ms,
+)
+from limiter.periods import LIFETIME, PERIOD_NAMES
+from limiter.redis import replies
+from limiter.redis.keys import Keys, require_id
+from limiter.redis.runner import ScriptRunner
+from limiter.stored import StoredChat, StoredSource, StoredWorkspace, WorkspaceSettings
+
+# One `again` expires a batch of 500 holds, so this is half a million at once.
+_AGAIN_MAX = 1_000
+
+_encode_text = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Cold:
+    """A scope that has to be loaded before the call can be answered."""
+
+    kind: Literal["workspace", "chat", "source"]
+    id: str = ""
+
+
+class RedisStore:
+    """All counters. `memory_ms`: how long ids of requests are remembered."""
+
+    def __init__(self, runner: ScriptRunner, keys: Keys, *, memory_ms: int) -> None:
+        self._runner = runner
+        self._keys = keys
+        self._memory_ms = memory_ms
+
+    # ------------------------------------------------------------------ decisions
+
+    async def check(
+        self,
+        request: CheckRequest,
+        *,
+        estimate_micros: int | None,
+        reservation_id: str,
+        fingerprint: str,
+        hold_ms: int,
+        chat_is_new: bool,
+    ) -> Admitted | Denied | Cold:
+        """Admits and holds, or denies. `estimate_micros` None: the workspace's default."""
+        reply = await self._call(
+            "check",
+            request.workspace_id,
+            "" if estimate_micros is None else estimate_micros,
+            require_id(reservation_id, "reservation_id"),
+            int(request.reservation_id is None),
+            fingerprint,
+            hold_ms,
+            request.chat_id or "",
+            request.parent_chat_id or "",
+            request.spend_limit_micros or "",
+            int(chat_is_new),
+        )
+        status = reply[0]
+        if status == b"admitted":
+            _, _now, held_id, held, expires_at, duplicate, workspace, chat = reply
+            reservation = None
+            if held_id:
+                reservation = Reservation(
+                    id=held_id.decode(), held_micros=held, expires_at=iso_ms(expires_at)
+                )
+            return Admitted(
+                duplicate=duplicate == 1,
+                reservation=reservation,
+                periods=replies.periods(workspace),
+                chat=replies.chat(chat),
+            )
+        if status == b"denied":
+            return replies.denied(reply)
+        if status == b"id_reused":
+            raise IdReused("reservation_id", reservation_id)
+        if status == b"settled":
+            raise ReservationSettled(reservation_id, replies.STATES[reply[1]])
+        return _cold_or_raise(reply, request.chat_id)
+
+    async def record(
+        self,
+        request: RecordRequest,
+        *,
+        event_id: str,
+        id_is_fresh: bool,
+        fingerprint: str,
+        cost_micros: int,
+        priced: bool,
+        stored_source: StoredSource | None,
+        chat_is_new: bool,
+    ) -> Recorded | Cold:
+        """Charges once per event id. `cost_micros`: a running total where there is a source."""
+        data = _encode_text(request.usage).decode() if request.usage else ""
+        reply = await self._call(
+            "record",
+            request.workspace_id,
+            require_id(event_id, "event_id"),
+            int(id_is_fresh),
+            fingerprint,
+            cost_micros,
+            request.reservation_id or "",
+            request.chat_id or "",
+            request.parent_chat_id or "",
+            request.spend_limit_micros or "",
+            int(chat_is_new),
+            request.source or "",
+            "" if request.sequence is None else request.sequence,
+            "" if stored_source is None else stored_source.total_micros,
+            ""
+            if stored_source is None or stored_source.sequence is None
+            else stored_source.sequence,
+            int(priced),
+            data,
+        )
+        status = reply[0]
+        if status == b"recorded":
+            _, _now, charged, duplicate, state, workspace, chat = reply
+            return Recorded(
+                duplicate=duplicate == 1,
+                late=state in replies.LATE_STATES,
+                priced=priced,
+                event_id=event_id,
+                charged_micros=charged,
+                reservation_state=replies.STATES.get(state),
+                periods=replies.periods(workspace),
+                chat=replies.chat(chat),
+            )
+        if status == b"id_reused":
+            raise IdReused("event_id", event_id)
+        if status == b"reservation_chat":
+            raise ReservationChatMismatch(request.reservation_id or "")
+        return _cold_or_raise(reply, request.chat_id)
+
+    async def release(self, workspace_id: str, reservation_id: str) -> Released | Cold:
+        reply = await self._call(
+            "release", workspace_id, require_id(reservation_id, "reservation_id")
+        )
+        if reply[0] != b"released":
+            return _cold_or_raise(reply, None)
+        _, _now, micros, state = reply
+        if state == b"u":
+            raise ReservationNotFound(reservation_id)
+        was_held = state == b"h"
+        return Released(
+            released=state in (b"h", b"l"),
+            duplicate=not was_held,
+            reservation_id=reservation_id,
+            state="released" if was_held else replies.STATES[state],
+            released_micros=micros,
+        )
+
+    async def usage(
+        self, workspace_id: str, chat_id: str | None = None
+    ) -> tuple[WorkspaceUsage, list[ChatUsage]] | Cold:
+        """Every counter, and the chats from `chat_id` up to its root."""
+        reply = await self._call("usage", workspace_id, chat_id or "")
+        if reply[0] != b"usage":
+            return _cold_or_raise(reply, chat_id)
+        _, now_ms, workspace, live_holds, unpriced, frees_at, chats = reply
+        periods = {
+            name: msgspec.structs.replace(
+                period, resets_at=None if frees_at[index] == b"" else iso_ms(int(frees_at[index]))
+            )
+            for index, (name, period) in enumerate(replies.periods(workspace).items())
+        }
+        usage = WorkspaceUsage(
+            workspace_id=workspace_id,
+            at=iso_ms(now_ms),
+            periods=periods,
+            held_micros=workspace[0],
+            live_holds=live_holds,
+            unpriced_records=unpriced,
+        )
+        return usage, [chat for chat in map(replies.chat, chats) if chat]
+
+    # ------------------------------------------------------------------ configuration, loading
+
+    async def configure_workspace(
+        self, workspace_id: str, settings: WorkspaceSettings, revision: int
+    ) -> None:
+        """Brings a newer configuration here; a cold workspace will be loaded with it anyway."""
+        fields = [part for pair in _config_fields(settings).items() for part in pair]
+        key = self._keys.workspace(workspace_id)
+        await self._run_config("configure", key, revision, *fields)
+
+    async def configure_chat(
+        self, workspace_id: str, chat_id: str, limit_micros: int | None, revision: int
+    ) -> None:
+        key = self._keys.chat(workspace_id, chat_id)
+        limit = "" if limit_micros is None else limit_micros
+        await self._run_config("configure", key, revision, f"limit.{LIFETIME}", limit)
+
+    async def load_workspace(self, workspace_id: str, stored: StoredWorkspace) -> None:
+        """Puts a cold workspace in place, unless another caller has done so."""
+        body = {
+            "config": _config_fields(stored.settings),
+            "revision": str(stored.revision),
+            "seq": str(stored.seq),
+            "spent_at": str(stored.spent_at_ms),
+            "clock": str(stored.clock_ms),
+            "unpriced": str(stored.unpriced_records),
+            "windows": {
+                name: [(str(start_ms), str(micros)) for start_ms, micros in buckets]
+                for name, buckets in stored.windows.items()
+            },
+            "holds": [
+                (
+                    hold.reservation_id,
+                    str(hold.micros),
+                    str(hold.expires_at_ms),
+                    hold.chat_id or "",
+                    hold.fingerprint,
+                )
+                for hold in stored.holds
+            ],
+            "events": [
+                (event.event_id, event.fingerprint, str(event.charged_micros))
+                for event in stored.events
+            ],
+        }
+        key = self._keys.workspace(workspace_id)
+        text = _encode_text(body).decode()
+        await self._run_config("load_workspace", key, self._memory_ms, text)
+
+    async def load_chat(self, workspace_id: str, stored: StoredChat) -> None:
+        """Puts a cold chat in place, unless another caller has done so."""
+        await self._run_config(
+            "load_chat",
+            self._keys.chat(workspace_id, stored.chat_id),
+            stored.parent_chat_id or "",
+            stored.root_chat_id,
+            stored.depth,
+            "" if stored.limit_micros is None else stored.limit_micros,
+            stored.spent_micros,
+            stored.own_spent_micros,
+            stored.held_micros,
+            stored.revision,
+        )
+
+    async def answers(self) -> bool:
+        """Whether the server takes commands now."""
+        return await self._runner.ping()
+
+    # ------------------------------------------------------------------ calling
+
+    async def _call(self, name: str, workspace_id: str, *args: str | int) -> list[Any]:
+        keys = (self._keys.workspace(workspace_id), self._keys.stream(workspace_id))
+        for _ in range(_AGAIN_MAX):
+            reply = await self._runner.run(name, keys, self._memory_ms, *args)
+            if reply[0] != b"again":
+                return reply
+        raise ScriptError(f"{name}: {workspace_id} has more expired holds than can be cleared")
+
+    async def _run_config(self, name: str, key: str, *args: str | int) -> None:
+        reply = await self._runner.run(name, (key,), *args)
+        if reply[0] == b"invalid":
+            raise ScriptError(f"{name}: refused {reply[1].decode()!r} for {key}")
+
+
+def _config_fields(settings: WorkspaceSettings) -> dict[str, str]:
+    """A workspace's configuration as fields of its hash; '' removes one."""
+    fields = {}
+    for name in PERIOD_NAMES:
+        limit = settings.limits.get(name)
+        fields[f"limit.{name}"] = "" if limit is None else str(limit)
+    fields["default_estimate"] = str(settings.default_estimate_micros)
+    fields["on_hold_expiry"] = settings.on_hold_expiry
+    return fields
+
+
+def _cold_or_raise(reply: list[Any], chat_id: str | None) -> Cold:
+    """What every script may say instead of its answer."""
+    status = reply[0]
+    chat = chat_id or ""
+    if status == b"cold":
+        scope_id = reply[2].decode() if len(reply) > 2 else ""
+        return Cold(cast(Literal["workspace", "chat", "source"], reply[1].decode()), scope_id)
+    if status == b"invalid":
+        field = reply[1].decode()
+        raise InvalidRequest(f"{field} is malformed or out of range", field=field)
+    if status == b"counter_overflow":
+        raise CounterOverflow("a counter would pass 2^53 - 1 micros")
+    if status == b"chat_parent_immutable":
+        raise ChatParentImmutable(chat)
+    if status == b"chat_cycle":
+        raise ChatCycle(chat)
+    if status == b"chat_too_deep":
+        raise ChatTooDeep(chat, DEPTH_MAX)
+    raise ScriptError(f"unexpected status {status!r:.80}")
