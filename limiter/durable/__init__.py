@@ -1,0 +1,30 @@
+"""Durable storage: the ledger and what is derived from it. The only code that speaks SQL.
+
+`Storage` is all of it that others call; the rest here are the values that go in and come out.
+"""
+
+from limiter.durable.entries import Entry, PoisonedEntry, parse_entry
+from limiter.durable.fold import Applied, DuplicateRecord
+from limiter.durable.ledger import LedgerRow
+from limiter.durable.load import AuditRow, DeadLetter
+from limiter.durable.queue import Queued, QueuedRecord, UnappliedRecord
+from limiter.durable.storage import Storage
+from limiter.durable.verify import ChatSums, Drift, Recomputed
+
+__all__ = [
+    "Applied",
+    "AuditRow",
+    "ChatSums",
+    "DeadLetter",
+    "Drift",
+    "DuplicateRecord",
+    "Entry",
+    "LedgerRow",
+    "PoisonedEntry",
+    "Queued",
+    "QueuedRecord",
+    "Recomputed",
+    "Storage",
+    "UnappliedRecord",
+    "parse_entry",
+]

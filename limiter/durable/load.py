@@ -1,0 +1,226 @@
+"""What the service asks durable storage for: workspaces, chats, sources, lists. It only reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from msgspec import Struct
+from sqlalchemy import ColumnElement, Connection, and_, or_, select
+
+from limiter import periods
+from limiter.durable.chats import Chat
+from limiter.durable.schema import (
+    WORKSPACE_SCOPE,
+    budget_limits,
+    chats,
+    config_audit,
+    dead_letters,
+    is_held,
+    is_unapplied,
+    reservations,
+    sources,
+    spend_events,
+    window_buckets,
+    workspaces,
+)
+from limiter.stored import (
+    StoredChat,
+    StoredEvent,
+    StoredHold,
+    StoredSource,
+    StoredWorkspace,
+    WorkspaceSettings,
+)
+
+# A period's buckets, oldest first: start ms, micros.
+Windows = dict[str, list[tuple[int, int]]]
+
+
+class AuditRow(Struct, frozen=True, kw_only=True):
+    """One change of a configuration. `at_ms` is by the clock of the process that made it."""
+
+    at_ms: int
+    actor: str
+    workspace_id: str
+    chat_id: str | None
+    before: dict[str, object] | None
+    after: dict[str, object]
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True):
+    """A stream entry that was put aside, and why. `fields` is JSON."""
+
+    at_ms: int
+    partition: int
+    stream_id: str
+    reason: str
+    fields: str
+
+
+def workspace(connection: Connection, workspace_id: str) -> StoredWorkspace | None:
+    """All that the workspace is loaded from; None if it was never configured."""
+    row = connection.execute(
+        select(workspaces).where(workspaces.c.workspace_id == workspace_id)
+    ).one_or_none()
+    configured = settings(connection, workspace_id)
+    if row is None or configured is None:
+        return None
+    holds = connection.execute(
+        select(
+            reservations.c.reservation_id,
+            reservations.c.micros,
+            reservations.c.expires_at_ms,
+            reservations.c.chat_id,
+            reservations.c.fingerprint,
+        )
+        .where(reservations.c.workspace_id == workspace_id, is_held)
+        .order_by(reservations.c.expires_at_ms, reservations.c.reservation_id)
+    )
+    events = connection.execute(
+        select(spend_events.c.event_id, spend_events.c.fingerprint, spend_events.c.charged_micros)
+        .where(spend_events.c.workspace_id == workspace_id, is_unapplied)
+        .order_by(spend_events.c.id)
+    )
+    return StoredWorkspace(
+        settings=configured[0],
+        revision=configured[1],
+        seq=row.seq,
+        spent_at_ms=row.spent_at_ms,
+        clock_ms=row.clock_ms,
+        unpriced_records=row.unpriced_records,
+        windows=windows(connection, workspace_id, max(row.clock_ms, row.spent_at_ms)),
+        holds=[StoredHold(*hold) for hold in holds],
+        events=[StoredEvent(*event) for event in events],
+    )
+
+
+def settings(connection: Connection, workspace_id: str) -> tuple[WorkspaceSettings, int] | None:
+    """The workspace's configuration and its revision."""
+    row = connection.execute(
+        select(
+            workspaces.c.revision,
+            workspaces.c.default_estimate_micros,
+            workspaces.c.on_hold_expiry,
+            workspaces.c.outage_policy,
+        ).where(workspaces.c.workspace_id == workspace_id, workspaces.c.revision > 0)
+    ).one_or_none()
+    if row is None:
+        return None
+    limits = connection.execute(
+        select(budget_limits.c.period, budget_limits.c.limit_micros).where(
+            budget_limits.c.workspace_id == workspace_id
+        )
+    )
+    by_period = {limit.period: limit.limit_micros for limit in limits}
+    return WorkspaceSettings(
+        limits={period.name: by_period.get(period.name) for period in periods.PERIODS},
+        default_estimate_micros=row.default_estimate_micros,
+        on_hold_expiry=row.on_hold_expiry,
+        outage_policy=row.outage_policy,
+    ), row.revision
+
+
+def windows(connection: Connection, workspace_id: str, clock_ms: int) -> Windows:
+    """The buckets that still count at `clock_ms`, or may."""
+    rows = connection.execute(
+        select(window_buckets.c.period, window_buckets.c.start_ms, window_buckets.c.micros)
+        .where(
+            window_buckets.c.workspace_id == workspace_id,
+            window_buckets.c.scope == WORKSPACE_SCOPE,
+            window_buckets.c.micros > 0,
+            counts(clock_ms),
+        )
+        .order_by(window_buckets.c.start_ms)
+    )
+    found: Windows = {period.name: [] for period in periods.PERIODS}
+    for period, start_ms, micros in rows:
+        found[period].append((start_ms, micros))
+    return found
+
+
+def counts(clock_ms: int) -> ColumnElement[bool]:
+    """Whether a bucket is still in its window at that moment: not all of it is older."""
+    return or_(
+        *(
+            and_(
+                window_buckets.c.period == period.name,
+                window_buckets.c.start_ms > clock_ms - period.window_ms - period.bucket_ms,
+            )
+            for period in periods.PERIODS
+        )
+    )
+
+
+def chat(connection: Connection, workspace_id: str, chat_id: str) -> StoredChat | None:
+    row = connection.execute(
+        select(chats).where(chats.c.workspace_id == workspace_id, chats.c.chat_id == chat_id)
+    ).one_or_none()
+    return None if row is None else Chat(*row).stored()
+
+
+def chat_children(connection: Connection, workspace_id: str, chat_id: str, limit: int) -> list[str]:
+    """The first of a chat's direct children, in the order of their ids."""
+    children = connection.scalars(
+        select(chats.c.chat_id)
+        .where(chats.c.workspace_id == workspace_id, chats.c.parent_chat_id == chat_id)
+        .order_by(chats.c.chat_id)
+        .limit(limit)
+    )
+    return list(children)
+
+
+def source(connection: Connection, workspace_id: str, name: str) -> StoredSource | None:
+    row = connection.execute(
+        select(sources.c.total_micros, sources.c.sequence).where(
+            sources.c.workspace_id == workspace_id, sources.c.source == name
+        )
+    ).one_or_none()
+    return None if row is None else StoredSource(*row)
+
+
+def workspace_ids(connection: Connection, after: str | None, limit: int) -> list[str]:
+    """Ids in order, from behind `after`; also of workspaces that only have spend so far."""
+    ids = connection.scalars(
+        select(workspaces.c.workspace_id)
+        .where(workspaces.c.workspace_id > (after or ""))
+        .order_by(workspaces.c.workspace_id)
+        .limit(limit)
+    )
+    return list(ids)
+
+
+def audit(connection: Connection, workspace_id: str, limit: int) -> Sequence[AuditRow]:
+    """The latest changes of a workspace's configuration and of its chats', latest first."""
+    rows = connection.execute(
+        select(config_audit)
+        .where(config_audit.c.workspace_id == workspace_id)
+        .order_by(config_audit.c.id.desc())
+        .limit(limit)
+    )
+    return [
+        AuditRow(
+            at_ms=row.at_ms,
+            actor=row.actor,
+            workspace_id=row.workspace_id,
+            chat_id=row.chat_id,
+            before=None if row.before is None else json.loads(row.before),
+            after=json.loads(row.after),
+        )
+        for row in rows
+    ]
+
+
+def dead(connection: Connection, limit: int) -> list[DeadLetter]:
+    """The latest dead letters, latest first."""
+    rows = connection.execute(select(dead_letters).order_by(dead_letters.c.id.desc()).limit(limit))
+    return [
+        DeadLetter(
+            at_ms=row.at_ms,
+            partition=row.partition,
+            stream_id=row.stream_id,
+            reason=row.reason,
+            fields=row.fields,
+        )
+        for row in rows
+    ]

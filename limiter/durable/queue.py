@@ -1,0 +1,270 @@
+"""Records while Redis is away: straight into the ledger, and on to Redis once it is back.
+
+A queued row is provisional. Redis makes the charge in the end, and what it charged, and when, then
+takes the row's place. Until then the row is worked out here by the rules of the record script.
+It must not talk to Redis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+from sqlalchemy import Connection, func, select
+
+from limiter.durable.books import Books, Event, Source, UnknownWorkspaces, Wanted, open_books
+from limiter.durable.entries import position
+from limiter.durable.load import windows
+from limiter.durable.schema import is_held, is_unapplied, reservations, spend_events
+from limiter.errors import CounterOverflow, IdReused, ReservationChatMismatch, WorkspaceNotFound
+from limiter.models import ReservationState
+from limiter.money import MICROS_MAX
+
+_STREAM_NUMBER_MAX = 2**64 - 1
+
+
+class QueuedRecord(Struct, frozen=True, kw_only=True):
+    """What a call of record says. `cost_micros` is a running total if there is a `source`."""
+
+    workspace_id: str
+    event_id: str
+    fingerprint: str
+    cost_micros: int
+    chat_id: str | None = None
+    parent_chat_id: str | None = None
+    spend_limit_micros: int | None = None
+    reservation_id: str | None = None
+    source: str | None = None
+    sequence: int | None = None
+    priced: bool = True
+    data: str | None = None
+
+
+class Queued(Struct, frozen=True, kw_only=True):
+    """The answer. `inserted` False: the ledger had the event, and this is what it said then.
+
+    `reservation_state` is the state the record found its reservation in.
+    """
+
+    inserted: bool
+    charged_micros: int
+    chat_id: str | None
+    reservation_state: ReservationState | None
+
+
+class UnappliedRecord(Struct, frozen=True, kw_only=True):
+    """A row that Redis has not been told of: what to call record with there."""
+
+    id: int
+    record: QueuedRecord
+    charged_micros: int
+
+
+def queue_record(connection: Connection, record: QueuedRecord, now_ms: int) -> Queued:
+    """Charges the record in the ledger, unless it has it.
+
+    Raises WorkspaceNotFound, IdReused, ReservationChatMismatch, CounterOverflow, and the chat
+    errors.
+    """
+    books = _open(connection, record)
+    known = books.events.get((record.workspace_id, record.event_id))
+    if known is not None:
+        if known.fingerprint != record.fingerprint:
+            raise IdReused("event_id", record.event_id)
+        return Queued(
+            inserted=False,
+            charged_micros=known.charged_micros,
+            chat_id=known.chat_id,
+            reservation_state=known.reservation_state,
+        )
+    event = _charge(books, record, now_ms)
+    _require_room(connection, books, event)
+    books.workspaces[record.workspace_id].clock_ms = event.at_ms
+    books.add_event(event)
+    _end_hold(books, event)
+    books.write(connection)
+    return Queued(
+        inserted=True,
+        charged_micros=event.charged_micros,
+        chat_id=event.chat_id,
+        reservation_state=event.reservation_state,
+    )
+
+
+def unapplied(connection: Connection, limit: int) -> list[UnappliedRecord]:
+    """Rows that Redis has not been told of, in the order in which they came."""
+    rows = connection.execute(
+        select(spend_events).where(is_unapplied).order_by(spend_events.c.id).limit(limit)
+    )
+    return [
+        UnappliedRecord(
+            id=row.id,
+            charged_micros=row.charged_micros,
+            record=QueuedRecord(
+                workspace_id=row.workspace_id,
+                event_id=row.event_id,
+                fingerprint=row.fingerprint,
+                cost_micros=row.reported_micros,
+                chat_id=row.chat_id,
+                reservation_id=row.reservation_id,
+                source=row.source,
+                sequence=row.sequence,
+                priced=row.priced,
+                data=row.data,
+            ),
+        )
+        for row in rows
+    ]
+
+
+def mark_applied(
+    connection: Connection, ids: Sequence[int], charged_micros: Mapping[int, int], now_ms: int
+) -> None:
+    """Redis has made these charges, or had. Where it charged something else, that counts."""
+    rows = connection.execute(
+        select(spend_events.c.workspace_id, spend_events.c.event_id).where(
+            spend_events.c.id.in_(ids)
+        )
+    )
+    keys = {(row.workspace_id, row.event_id) for row in rows}
+    wanted = Wanted(workspaces={workspace_id for workspace_id, _ in keys}, events=keys)
+    if not keys:
+        return
+    books = open_books(connection, wanted)
+    for event in books.events.values():
+        # Its stream entry may have come by meanwhile, and has said all there is to say.
+        if event.stream_id is None and not event.applied and event.id is not None:
+            charged = charged_micros.get(event.id, event.charged_micros)
+            books.change_event(event, applied=True, applied_at_ms=now_ms, charged_micros=charged)
+    books.write(connection)
+
+
+def _open(connection: Connection, record: QueuedRecord) -> Books:
+    workspace_id = record.workspace_id
+    wanted = Wanted(workspaces={workspace_id}, events={(workspace_id, record.event_id)})
+    if record.reservation_id is not None:
+        wanted.reservations.add((workspace_id, record.reservation_id))
+    if record.source is not None:
+        wanted.sources.add((workspace_id, record.source))
+    for chat_id in (record.chat_id, record.parent_chat_id):
+        if chat_id is not None:
+            wanted.chats.add((workspace_id, chat_id))
+    try:
+        return open_books(connection, wanted)
+    except UnknownWorkspaces:
+        raise WorkspaceNotFound(workspace_id) from None
+
+
+def _charge(books: Books, record: QueuedRecord, now_ms: int) -> Event:
+    """The row that the record comes to. Creates its chat, and keeps its source's total."""
+    workspace_id, chat_id = record.workspace_id, record.chat_id
+    state: ReservationState | None = None
+    credit_micros = 0
+    if record.reservation_id is not None:
+        hold = books.reservations.get((workspace_id, record.reservation_id))
+        state = "unknown" if hold is None else hold.state
+        if hold is not None:
+            chat_id = chat_id or hold.chat_id
+            if state == "held" and chat_id != hold.chat_id:
+                raise ReservationChatMismatch(record.reservation_id)
+            credit_micros = hold.charged_micros
+    if chat_id is not None:
+        _place(books, record, chat_id)
+    charged_micros, total_micros, sequence = record.cost_micros, None, record.sequence
+    if record.source is not None:
+        known = books.sources.get((workspace_id, record.source))
+        charged_micros, total_micros, sequence = increment(
+            record.cost_micros,
+            record.sequence,
+            0 if known is None else known.total_micros,
+            None if known is None else known.sequence,
+        )
+        books.set_source(Source(workspace_id, record.source, total_micros, sequence, None))
+    return Event(
+        id=None,
+        workspace_id=workspace_id,
+        event_id=record.event_id,
+        at_ms=max(now_ms, books.workspaces[workspace_id].clock_ms),
+        charged_micros=max(0, charged_micros - credit_micros),
+        fingerprint=record.fingerprint,
+        chat_id=chat_id,
+        reservation_id=record.reservation_id,
+        reservation_state=state,
+        source=record.source,
+        total_micros=total_micros,
+        sequence=record.sequence,
+        priced=record.priced,
+        data=record.data,
+        seq=None,
+        stream_id=None,
+        applied=False,
+        applied_at_ms=None,
+        reported_micros=record.cost_micros,
+    )
+
+
+def _place(books: Books, record: QueuedRecord, chat_id: str) -> None:
+    """The record's chat. Redis may know more of it than has come here, so it is provisional."""
+    known = books.trees.get(record.workspace_id, chat_id)
+    if known is None or record.parent_chat_id is not None:
+        books.trees.create(
+            record.workspace_id,
+            chat_id,
+            record.parent_chat_id,
+            limit_micros=record.spend_limit_micros if known is None else known.limit_micros,
+            provisional=True,
+        )
+
+
+def increment(
+    total_micros: int, sequence: int | None, known_micros: int, known_sequence: int | None
+) -> tuple[int, int, int | None]:
+    """What a running total grew by, and the total and sequence to be kept.
+
+    A lower total means that its reporter restarted, unless its sequence says that it is late.
+    """
+    late = sequence is not None and known_sequence is not None and sequence <= known_sequence
+    if total_micros in (0, known_micros) or late:
+        charged_micros, total_micros = 0, known_micros
+    elif total_micros > known_micros:
+        charged_micros = total_micros - known_micros
+    else:
+        charged_micros = total_micros
+    if known_sequence is not None and (sequence is None or sequence < known_sequence):
+        sequence = known_sequence
+    return charged_micros, total_micros, sequence
+
+
+def _require_room(connection: Connection, books: Books, event: Event) -> None:
+    """Refuses a charge that would take a sum out of the range in which scripts are exact."""
+    workspace_id = event.workspace_id
+    held_micros = connection.scalar(
+        select(func.sum(reservations.c.micros)).where(
+            reservations.c.workspace_id == workspace_id, is_held
+        )
+    )
+    sums = [
+        sum(micros for _, micros in buckets) + int(held_micros or 0)
+        for buckets in windows(connection, workspace_id, event.at_ms).values()
+    ]
+    chat = None if event.chat_id is None else books.trees.get(workspace_id, event.chat_id)
+    if chat is not None:
+        sums += [node.spent_micros + node.held_micros for node in books.trees.chain(chat)]
+    if max(sums, default=0) + event.charged_micros > MICROS_MAX:
+        raise CounterOverflow("the charge would pass 2^53 - 1 micros", field="cost_micros")
+
+
+def _end_hold(books: Books, event: Event) -> None:
+    if event.reservation_id is None:
+        return
+    key = (event.workspace_id, event.reservation_id)
+    hold = books.reservations.get(key)
+    # Behind everything that the stream can have said of the hold by now.
+    at_ms = max(event.at_ms, 0 if hold is None else position(hold.stream_id)[0] + 1)
+    books.end_hold(
+        key,
+        "recorded",
+        at_ms=event.at_ms,
+        stream_id=f"{at_ms}-{_STREAM_NUMBER_MAX}",
+        chat_id=event.chat_id,
+    )
