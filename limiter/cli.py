@@ -1,0 +1,124 @@
+"""The `limiter` command: wiring only."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from limiter import __version__
+from limiter.errors import LimiterError, StartupError
+from limiter.redis.cli import redis_cli_argv, redis_cli_env, run_command
+from limiter.redis.embedded import embedded_url
+from limiter.redis.scripts import bundled_scripts
+from limiter.settings import Settings, load_settings
+from limiter.settings_text import describe
+
+app = typer.Typer(
+    help="A spend limiter for LLM calls.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+def main() -> None:
+    """Runs the command. Exit status 1: it failed; 2: it could not start or was used wrongly."""
+    try:
+        app()
+    except StartupError as error:
+        _fail(str(error), status=2)
+    except LimiterError as error:
+        _fail(f"{error.code}: {error}", status=1)
+
+
+def _fail(message: str, *, status: int) -> None:
+    print(f"limiter: {message}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def _takes_settings(command: Callable[[dict[str, str]], None]) -> Callable[..., None]:
+    """Gives a command an option for every setting. Values are checked where variables are."""
+
+    def wrapper(**options: str | None) -> None:
+        command({name: value for name, value in options.items() if value is not None})
+
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                str | None,
+                typer.Option("--" + name.replace("_", "-"), help=field.description),
+            ],
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
+    return wrapper
+
+
+@app.command()
+@_takes_settings
+def serve(options: dict[str, str]) -> None:
+    """Run the service. Without a Redis URL it brings its own server and keeps one data folder.
+
+    Every option can be set as a variable: LIMITER_ and its name in capitals.
+    """
+    # Only this command needs the service and the web framework: the others start faster without.
+    from limiter.serve import serve as run
+
+    run(load_settings(options), options)
+
+
+@app.command()
+@_takes_settings
+def check_config(options: dict[str, str]) -> None:
+    """Check the settings, and print them."""
+    table = Table("setting", "value")
+    for name, value in describe(load_settings(options)).items():
+        table.add_row(name, value)
+    Console().print(table)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def redis_cli(context: typer.Context) -> None:
+    """Run redis-cli on the limiter's Redis, also the embedded: limiter redis-cli KEYS 'lim:*'."""
+    settings = load_settings()
+    if settings.redis_url is not None:
+        url: str | None = settings.redis_url.get_secret_value()
+    else:
+        url = embedded_url(settings.data_dir)
+    if url is None:
+        raise StartupError(f"no embedded server ever ran in {str(settings.data_dir)!r}")
+    argv = redis_cli_argv(url, context.args)
+    if argv is not None:
+        os.execvpe(argv[0], argv, {**os.environ, **redis_cli_env(url)})  # noqa: S606
+    try:
+        sys.stdout.write(run_command(url, context.args, raw=not sys.stdout.isatty()))
+    except ValueError as error:
+        raise StartupError(str(error)) from error
+
+
+@app.command()
+def lua(name: str) -> None:
+    """Print a script as it is sent to Redis, for redis-cli --eval."""
+    scripts = bundled_scripts()
+    if name not in scripts.names:
+        raise StartupError(f"there is no script {name!r}, only {', '.join(scripts.names)}")
+    sys.stdout.write(scripts[name].text)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)

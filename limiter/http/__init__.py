@@ -1,0 +1,1 @@
+"""HTTP, one face of the Limiter: routes, bodies, problems, OpenAPI. It decides nothing."""

@@ -1,0 +1,74 @@
+"""What goes out: finished bytes with their headers.
+
+It must not know what an answer says. No header ever carries a caller's text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+Header = tuple[bytes, bytes]
+
+encode = msgspec.json.Encoder().encode
+
+# Every answer is true for one moment only.
+NO_STORE: Header = (b"cache-control", b"no-store")
+JSON_TYPE = "application/json"
+JSON_HEADERS: list[Header] = [(b"content-type", JSON_TYPE.encode()), NO_STORE]
+
+# How much of a body that nobody wants is still taken off the wire; see ClosingAnswer.
+_UNWANTED_BYTES_MAX = 1_048_576
+
+
+class Answer(Response):
+    """A body with its status and headers, ready to be sent."""
+
+    # The parent's constructor would render the body and look through the headers; both are done.
+    def __init__(self, status: int, body: bytes, headers: Iterable[Header] = JSON_HEADERS) -> None:
+        self.status_code = status
+        self.body: bytes = body
+        self.background = None
+        self.raw_headers = [*headers, (b"content-length", b"%d" % len(body))]
+
+
+class ClosingAnswer(Answer):
+    """The answer to a request whose body is not wanted to its end; the connection is closed.
+
+    Closing while bytes of the body are still under way resets the connection, which can destroy
+    the answer before the client has read it. So what comes is thrown away first, within bounds.
+    """
+
+    def __init__(
+        self, status: int, body: bytes, headers: Iterable[Header], *, linger_ms: int
+    ) -> None:
+        super().__init__(status, body, [*headers, (b"connection", b"close")])
+        self._linger_ms = linger_ms
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        await self._linger(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _linger(self, receive: Receive) -> None:
+        unwanted_bytes = 0
+        try:
+            async with asyncio.timeout(self._linger_ms / 1000):
+                while unwanted_bytes < _UNWANTED_BYTES_MAX:
+                    message = await receive()
+                    unwanted_bytes += len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return
+        except TimeoutError:
+            return

@@ -1,0 +1,112 @@
+"""The ASGI app: which path is answered by what. It decides nothing.
+
+The routes of the Limiter are plain ASGI apps (`endpoint.Endpoint`) on a FastAPI router; their part
+of OpenAPI comes from the structs that they read and write. What is added with FastAPI's own
+decorators works beside them and speaks the same problems.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import State
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Lifespan, Receive, Scope, Send
+
+from limiter import __version__
+from limiter.errors import LimiterError
+from limiter.http import paths
+from limiter.http.calls import Calls
+from limiter.http.endpoint import Endpoint
+from limiter.http.openapi import DESCRIPTION, TAGS, extended
+from limiter.http.problems import error_answer
+from limiter.http.routes import Routes
+from limiter.settings import Settings
+
+
+class App(FastAPI):
+    """FastAPI with a short cut: the calls are answered before its middleware.
+
+    Middleware added to the app does not see `hot` paths, so what has to hold for those, too, must
+    be part of their endpoints. The short cut saves nearly half of what HTTP adds to a check.
+    """
+
+    def __init__(self, *, hot: dict[str, Endpoint], **options: Any) -> None:
+        super().__init__(**options)
+        # A websocket has no method and a lifespan no path, so that neither is found here.
+        self._hot: dict[object, Endpoint] = {
+            ("POST", path): endpoint for path, endpoint in hot.items()
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._hot.get((scope.get("method"), scope.get("path")))
+        if endpoint is not None:
+            await endpoint(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """FastAPI's document with the routes of the Limiter."""
+        return extended(super().openapi())
+
+
+def create_app(settings: Settings, *, lifespan: Lifespan[FastAPI]) -> FastAPI:
+    """The app of one process. `lifespan` sets `app.state.limiter` to a running Limiter."""
+    state = State()
+    calls, routes = Calls(state, settings), Routes(state, settings)
+    hot = {
+        paths.CHECK: Endpoint({"POST": calls.check}),
+        paths.RECORD: Endpoint({"POST": calls.record}),
+        paths.RELEASE: Endpoint({"POST": calls.release}),
+    }
+    endpoints = {
+        **hot,
+        paths.WORKSPACE_CONFIG: Endpoint(
+            {
+                "GET": routes.workspace_config,
+                "PATCH": routes.patch_workspace,
+                "PUT": routes.put_workspace,
+            }
+        ),
+        paths.CHAT_CONFIG: Endpoint(
+            {
+                "GET": routes.chat_config,
+                "PATCH": routes.patch_chat,
+                "PUT": routes.put_chat,
+                "DELETE": routes.delete_chat,
+            }
+        ),
+        paths.WORKSPACE_USAGE: Endpoint({"GET": routes.workspace_usage}),
+        paths.CHAT_USAGE: Endpoint({"GET": routes.chat_usage}),
+        paths.HEALTH: Endpoint({"GET": routes.healthz}),
+        paths.READINESS: Endpoint({"GET": routes.readyz}),
+    }
+    app = App(
+        hot=hot,
+        title="llm-spend-limiter",
+        version=__version__,
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        routes=[
+            Route(path, endpoint, methods=endpoint.methods) for path, endpoint in endpoints.items()
+        ],
+        lifespan=lifespan,
+        exception_handlers=dict.fromkeys(
+            (LimiterError, HTTPException, RequestValidationError, Exception), _answer_error
+        ),
+        # A redirect would put the caller's Host header into ours.
+        redirect_slashes=False,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.state = state
+    return app
+
+
+async def _answer_error(_: Request, error: Exception) -> Response:
+    return error_answer(error)

@@ -1,0 +1,86 @@
+"""POST /check, /record and /release: what stands in front of and behind every model call.
+
+Each reads one struct, asks the Limiter, and writes one struct. They decide nothing.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+
+from limiter.errors import InvalidRequest, Unavailable
+from limiter.http.answers import Answer, encode
+from limiter.http.bodies import decoder, header_values, query_parameters
+from limiter.http.endpoint import Handlers
+from limiter.http.problems import denial_answer, error_answer
+from limiter.models import (
+    Admitted,
+    CheckRequest,
+    Recorded,
+    RecordRequest,
+    ReleaseRequest,
+)
+from limiter.redis.keys import require_id
+
+_CHECK_PARAMETERS = frozenset({"decision"})
+_IDEMPOTENCY_KEY = "Idempotency-Key"
+
+_decode_check = decoder(CheckRequest)
+_decode_record = decoder(RecordRequest)
+_decode_release = decoder(ReleaseRequest)
+
+
+class Calls(Handlers):
+    """The handlers, each for one route and method."""
+
+    async def check(self, request: Request) -> Answer:
+        """200 admitted, 402 and 409 denied, 503 refused; with `?decision=true` always 200."""
+        decision = _decision(request)
+        check = _decode_check(await self.body(request))
+        result = await self.limiter.check(check)
+        if isinstance(result, Admitted):
+            return Answer(200, encode(result))
+        return denial_answer(result, decision=decision)
+
+    async def record(self, request: Request) -> Answer:
+        """200, or 202 when the record waits in the ledger for Redis to come back."""
+        query_parameters(request)
+        record = _with_key(_decode_record(await self.body(request)), request)
+        try:
+            recorded: Recorded = await self.limiter.record(record)
+        except Unavailable as error:
+            # It may have been charged all the same: only an id keeps a second try from charging
+            # twice, and a running total does by itself.
+            ids = (record.event_id, record.reservation_id, record.source)
+            return error_answer(error, should_retry=any(ids))
+        return Answer(202 if recorded.queued else 200, encode(recorded))
+
+    async def release(self, request: Request) -> Answer:
+        """200, as often as it is asked."""
+        query_parameters(request)
+        release = _decode_release(await self.body(request))
+        return Answer(200, encode(await self.limiter.release(release)))
+
+
+def _decision(request: Request) -> bool:
+    value = query_parameters(request, _CHECK_PARAMETERS).get("decision", "false")
+    if value not in ("true", "false"):
+        raise InvalidRequest("decision: true and false are allowed", field="decision")
+    return value == "true"
+
+
+def _with_key(record: RecordRequest, request: Request) -> RecordRequest:
+    """The record with the Idempotency-Key header as its event id."""
+    keys = set(header_values(request, b"idempotency-key"))
+    if not keys:
+        return record
+    if len(keys) > 1:
+        raise InvalidRequest(f"{_IDEMPOTENCY_KEY}: is there twice", field=_IDEMPOTENCY_KEY)
+    key = keys.pop().decode("latin-1")
+    # A structured header says it with quotes, most clients without.
+    if len(key) > 1 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    require_id(key, _IDEMPOTENCY_KEY)
+    if record.event_id not in (None, key):
+        raise InvalidRequest(f"event_id: differs from {_IDEMPOTENCY_KEY}", field="event_id")
+    return msgspec.structs.replace(record, event_id=key)

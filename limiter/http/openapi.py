@@ -1,0 +1,185 @@
+"""The OpenAPI document: FastAPI's own, and the operations of the Limiter from their structs.
+
+It must not describe a body by hand: schemas come from the structs, examples are structs.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any, Final, TypeGuard
+
+import msgspec
+from msgspec import Struct
+
+from limiter.http.answers import JSON_TYPE
+from limiter.http.operations import OPERATIONS, Examples, Operation
+from limiter.http.problems import (
+    CHAT_DENIED_STATUS,
+    PERIOD_DENIED_STATUS,
+    PROBLEM_TYPE,
+    DeniedProblem,
+    Problem,
+    RefusedProblem,
+    problem_of,
+)
+from limiter.models import Id
+
+DESCRIPTION: Final = (
+    "Spend limits for LLM calls. Ask `POST /check` before a call, and tell `POST /record` what it "
+    "cost. Amounts are integer micros: millionths of a US dollar. Denials and errors are problems "
+    "(RFC 9457) with a stable `code`."
+)
+
+TAGS: Final = [
+    {"name": "calls", "description": "What stands before and after every model call."},
+    {"name": "configuration", "description": "Limits and rules of workspaces and chats."},
+    {"name": "usage", "description": "What is spent and held now."},
+    {"name": "health", "description": "For probes."},
+]
+
+PARAMETERS: Final[dict[str, dict[str, Any]]] = {
+    "decision": {
+        "name": "decision",
+        "in": "query",
+        "description": "With `true` a denial has status 200 and the same body, for policy engines.",
+        "schema": {"type": "boolean", "default": False},
+    },
+    "idempotency_key": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "Taken as the `event_id`; may stand in double quotes.",
+        "schema": msgspec.json.schema(Id),
+    },
+}
+
+_SHOULD_RETRY: Final = {
+    "description": "Whether the same request can succeed later.",
+    "schema": {"enum": ["true", "false"]},
+}
+_RETRY_AFTER: Final = {
+    "description": "Seconds after which this very call fits, if waiting alone helps.",
+    "schema": {"type": "integer", "minimum": 0},
+}
+_REF: Final = "#/components/schemas/{name}"
+
+
+def extended(document: dict[str, Any]) -> dict[str, Any]:
+    """FastAPI's document with our operations and schemas in it."""
+    components = document.get("components", {})
+    return {
+        **document,
+        "paths": {**_paths(), **document["paths"]},
+        "components": {
+            **components,
+            "schemas": {**_schemas(), **components.get("schemas", {})},
+        },
+    }
+
+
+@functools.cache
+def _paths() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    for operation in OPERATIONS:
+        found[operation.path][operation.method.lower()] = _operation(operation)
+    return dict(found)
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "operationId": operation.operation_id,
+        "responses": _responses(operation),
+    }
+    names = re.findall(r"\{(\w+)\}", operation.path)
+    schema = msgspec.json.schema(Id)
+    parameters = [
+        *({"name": name, "in": "path", "required": True, "schema": schema} for name in names),
+        *(PARAMETERS[name] for name in operation.parameters),
+    ]
+    if parameters:
+        described["parameters"] = parameters
+    if operation.requests:
+        described["requestBody"] = {"required": True, "content": _content(operation.requests)}
+    return described
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    by_status: dict[int, dict[str, Struct]] = {
+        status: dict(answers) for status, answers in operation.answers.items()
+    }
+    for error in operation.errors:
+        problem = problem_of(error)
+        by_status.setdefault(problem.status, {})[problem.code] = problem
+    return {str(status): _response(status, by_status[status]) for status in sorted(by_status)}
+
+
+def _response(status: int, answers: Examples) -> dict[str, Any]:
+    titles = {answer.title for answer in answers.values() if _is_problem(answer, status)}
+    described: dict[str, Any] = {
+        "description": "; ".join(sorted(titles)) or HTTPStatus(status).phrase
+    }
+    if titles:
+        described["headers"] = {"x-should-retry": _SHOULD_RETRY}
+        if status in (PERIOD_DENIED_STATUS, CHAT_DENIED_STATUS):
+            described["headers"]["Retry-After"] = _RETRY_AFTER
+    if answers:
+        described["content"] = _content(answers, status)
+    return described
+
+
+def _is_problem(
+    body: Struct, status: int | None
+) -> TypeGuard[Problem | DeniedProblem | RefusedProblem]:
+    # A denial that was asked for as a decision has status 200 and is a plain answer.
+    is_failure = status is not None and status >= HTTPStatus.BAD_REQUEST
+    return is_failure and isinstance(body, (Problem, DeniedProblem, RefusedProblem))
+
+
+def _content(bodies: Examples, status: int | None = None) -> dict[str, Any]:
+    """The media types of some bodies, each with its schema and its examples."""
+    by_media_type: dict[str, dict[str, Struct]] = defaultdict(dict)
+    for name, body in bodies.items():
+        media_type = PROBLEM_TYPE if _is_problem(body, status) else JSON_TYPE
+        by_media_type[media_type][name] = body
+    return {
+        media_type: {
+            "schema": _any_of({type(body) for body in group.values()}),
+            "examples": {
+                name: {"summary": name, "value": msgspec.to_builtins(body)}
+                for name, body in group.items()
+            },
+        }
+        for media_type, group in by_media_type.items()
+    }
+
+
+def _any_of(types: Iterable[type[Struct]]) -> dict[str, Any]:
+    refs = [{"$ref": _REF.format(name=name)} for name in sorted(t.__name__ for t in types)]
+    return refs[0] if len(refs) == 1 else {"anyOf": refs}
+
+
+@functools.cache
+def _schemas() -> dict[str, Any]:
+    requests = {type(body) for op in OPERATIONS for body in op.requests.values()}
+    answers = {
+        type(body) for op in OPERATIONS for group in op.answers.values() for body in group.values()
+    }
+    _, taken = msgspec.json.schema_components(requests, ref_template=_REF)
+    _, given = msgspec.json.schema_components([*answers, Problem], ref_template=_REF)
+    for schema in given.values():
+        # An answer leaves out nothing but what is unset, which has no default in the schema.
+        schema["required"] = [
+            name
+            for name, property_ in schema["properties"].items()
+            if name in schema.get("required", ()) or "default" in property_
+        ]
+    schemas = {**taken, **given}
+    for schema in schemas.values():
+        schema["description"] = inspect.cleandoc(schema.get("description", schema["title"]))
+    return dict(sorted(schemas.items()))

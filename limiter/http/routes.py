@@ -1,0 +1,111 @@
+"""Configuration, usage and health: the routes that people and probes ask.
+
+Each checks the ids of its path, reads at most one struct, asks the Limiter, and writes one struct.
+They decide nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from limiter.http.answers import Answer, encode
+from limiter.http.bodies import decoder, query_parameters
+from limiter.http.endpoint import Handlers
+from limiter.models import ChatPatch, WorkspacePatch
+from limiter.redis.keys import require_id
+
+# Who the audit says it was.
+ACTOR = "http"
+
+_decode_workspace_patch = decoder(WorkspacePatch)
+_decode_chat_patch = decoder(ChatPatch)
+
+
+class Liveness(Struct, frozen=True):
+    """The process lives."""
+
+    alive: Literal[True] = True
+
+
+class Routes(Handlers):
+    """The handlers, each for one route and method."""
+
+    # ------------------------------------------------------------------ configuration
+
+    async def workspace_config(self, request: Request) -> Answer:
+        """The configuration; 404 for a workspace that does not exist."""
+        workspace_id = _workspace_id(request)
+        return Answer(200, encode(await self.limiter.workspace_config(workspace_id)))
+
+    async def patch_workspace(self, request: Request) -> Answer:
+        """Changes what the body names; answers what GET would."""
+        return await self._configure_workspace(request, replace=False)
+
+    async def put_workspace(self, request: Request) -> Answer:
+        """Sets everything: what the body does not name goes back to the service's defaults."""
+        return await self._configure_workspace(request, replace=True)
+
+    async def _configure_workspace(self, request: Request, *, replace: bool) -> Answer:
+        workspace_id = _workspace_id(request)
+        patch = _decode_workspace_patch(await self.body(request))
+        config = await self.limiter.configure(workspace_id, patch, replace=replace, actor=ACTOR)
+        return Answer(200, encode(config))
+
+    async def chat_config(self, request: Request) -> Answer:
+        """A chat's place and limit; 404 for a chat that does not exist."""
+        ids = _workspace_id(request), _chat_id(request)
+        return Answer(200, encode(await self.limiter.chat_config(*ids)))
+
+    async def patch_chat(self, request: Request) -> Answer:
+        """Creates the chat, or changes what the body names."""
+        return await self._configure_chat(request, replace=False)
+
+    async def put_chat(self, request: Request) -> Answer:
+        """Creates the chat, or sets everything that can be changed."""
+        return await self._configure_chat(request, replace=True)
+
+    async def _configure_chat(self, request: Request, *, replace: bool) -> Answer:
+        ids = _workspace_id(request), _chat_id(request)
+        patch = _decode_chat_patch(await self.body(request))
+        config = await self.limiter.configure_chat(*ids, patch, replace=replace, actor=ACTOR)
+        return Answer(200, encode(config))
+
+    async def delete_chat(self, request: Request) -> Response:
+        """Removes the chat's limit. Its spend and its place in the tree stay."""
+        await self.limiter.delete_chat(_workspace_id(request), _chat_id(request), actor=ACTOR)
+        return Response(status_code=204)
+
+    # ------------------------------------------------------------------ usage
+
+    async def workspace_usage(self, request: Request) -> Answer:
+        """Every window of a workspace now."""
+        return Answer(200, encode(await self.limiter.usage(_workspace_id(request))))
+
+    async def chat_usage(self, request: Request) -> Answer:
+        """A chat's sums and its place in the tree now."""
+        ids = _workspace_id(request), _chat_id(request)
+        return Answer(200, encode(await self.limiter.chat_usage(*ids)))
+
+    # ------------------------------------------------------------------ health
+
+    async def healthz(self, _: Request) -> Answer:
+        """The process lives. It looks at nothing else, so that no outage restarts the service."""
+        return Answer(200, encode(Liveness()))
+
+    async def readyz(self, _: Request) -> Answer:
+        """200 when Redis and the store answer, 503 otherwise; the body says which does not."""
+        readiness = await self.limiter.readiness()
+        return Answer(200 if readiness.ready else 503, encode(readiness))
+
+
+def _workspace_id(request: Request) -> str:
+    query_parameters(request)
+    return require_id(request.path_params["workspace_id"], "workspace_id")
+
+
+def _chat_id(request: Request) -> str:
+    return require_id(request.path_params["chat_id"], "chat_id")

@@ -1,0 +1,110 @@
+"""Puts a Limiter together from settings, and takes it apart again.
+
+Owns the order in which things start and stop; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from limiter.durable import Storage
+from limiter.errors import Unavailable
+from limiter.ids import new_id
+from limiter.pricing import Prices
+from limiter.redis.connect import make_client, verify_server
+from limiter.redis.embedded import EmbeddedServer
+from limiter.redis.keys import Keys
+from limiter.redis.pipeline import Pipeline
+from limiter.redis.runner import ScriptRunner
+from limiter.redis.scripts import ScriptSet, bundled_scripts
+from limiter.redis.store import RedisStore
+from limiter.redis.stream import LedgerStreams
+from limiter.service import Limiter
+from limiter.settings import Settings
+from limiter.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def open_limiter(
+    settings: Settings, *, scripts: ScriptSet | None = None
+) -> AsyncIterator[Limiter]:
+    """A running Limiter. Without `settings.redis_url` it brings its own server.
+
+    Raises StartupError for a server on which counters would not be safe, and Unavailable when
+    Redis or the store cannot be reached.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        if settings.redis_url is None:
+            server = EmbeddedServer(settings.data_dir, settings.redis_binary)
+            redis_url = await asyncio.to_thread(server.start)
+            stack.push_async_callback(asyncio.to_thread, server.stop)
+        else:
+            redis_url = settings.redis_url.get_secret_value()
+        client = make_client(
+            redis_url,
+            deadline_ms=settings.redis_deadline_ms,
+            connect_ms=settings.redis_connect_ms,
+            max_connections=settings.redis_connections,
+        )
+        stack.push_async_callback(client.aclose)
+        await verify_server(client)
+
+        storage = Storage(_database_url(settings))
+        await storage.start()
+        stack.push_async_callback(storage.close)
+
+        keys = Keys(settings.partitions)
+        snapshot = Snapshot(
+            LedgerStreams(client, keys, consumer=new_id(), deadline_ms=settings.redis_deadline_ms),
+            storage,
+            partitions=settings.partitions,
+            interval_ms=settings.snapshot_interval_ms,
+        )
+        stack.push_async_callback(_last_pass, snapshot)
+        passes = asyncio.create_task(snapshot.run_forever())
+        stack.push_async_callback(_cancelled, passes)
+
+        pipeline = Pipeline(
+            redis_url,
+            deadline_ms=settings.redis_deadline_ms,
+            connect_ms=settings.redis_connect_ms,
+        )
+        stack.push_async_callback(pipeline.close)
+        runner = ScriptRunner(pipeline, scripts or bundled_scripts())
+        yield Limiter(
+            redis=RedisStore(runner, keys, memory_ms=settings.idempotency_ms),
+            storage=storage,
+            snapshot=snapshot,
+            prices=Prices(
+                settings.unpriced_models,
+                ceiling_input_micros_per_million=settings.ceiling_input_micros_per_million,
+                ceiling_output_micros_per_million=settings.ceiling_output_micros_per_million,
+            ),
+            settings=settings,
+        )
+
+
+def _database_url(settings: Settings) -> str:
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{settings.data_dir / 'limiter.db'}"
+
+
+async def _last_pass(snapshot: Snapshot) -> None:
+    """What is in the stream stays there if this fails, and the next start moves it."""
+    try:
+        await snapshot.run_once()
+    except Unavailable as error:
+        logger.warning("the last snapshot pass failed: %s", error)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
