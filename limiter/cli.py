@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -116,6 +118,51 @@ def lua(name: str) -> None:
     if name not in scripts.names:
         raise StartupError(f"there is no script {name!r}, only {', '.join(scripts.names)}")
     sys.stdout.write(scripts[name].text)
+
+
+@app.command()
+def replay(
+    trace: Annotated[
+        Path, typer.Argument(help="CSV with TIMESTAMP, ContextTokens, GeneratedTokens")
+    ],
+    url: Annotated[str, typer.Option(help="the running service")] = "http://127.0.0.1:8080",
+    workspaces: Annotated[int, typer.Option(help="to spread the requests over")] = 8,
+    chats: Annotated[int, typer.Option(help="of each workspace, in trees up to three deep")] = 12,
+    speed: Annotated[float, typer.Option(help="1 as the trace, 0 as fast as it goes")] = 0,
+    model: Annotated[str, typer.Option(help="whose prices apply")] = "gpt-4o",
+    seed: int = 1,
+    concurrency: Annotated[int, typer.Option(help="calls at once")] = 32,
+    withhold_estimates: Annotated[float, typer.Option(help="fraction of checks without one")] = 0,
+    limit_percent: Annotated[
+        int, typer.Option(help="limits, in percent of what it would cost")
+    ] = 60,
+    patience: Annotated[float, typer.Option(help="seconds that a call is repeated for")] = 60,
+    requests: Annotated[int | None, typer.Option(help="only so many of the trace")] = None,
+    json: Annotated[Path | None, typer.Option(help="write the report to this file as well")] = None,
+) -> None:
+    """Send a real trace through a running service, then audit every counter.
+
+    Exit status 1: a counter differs from an independent tally, or a limit was exceeded.
+    """
+    from limiter.replay.command import ReplayOptions
+    from limiter.replay.command import replay as run
+
+    options = ReplayOptions(
+        trace=trace,
+        url=url,
+        workspaces=workspaces,
+        chats=chats,
+        speed=speed,
+        model=model,
+        seed=seed,
+        concurrency=concurrency,
+        withhold_estimates=withhold_estimates,
+        limit_percent=limit_percent,
+        patience_s=patience,
+        requests_max=requests,
+        json_path=json,
+    )
+    raise SystemExit(asyncio.run(run(options, Console())))
 
 
 @app.command()
