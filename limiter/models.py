@@ -35,6 +35,9 @@ ModelName = Annotated[str, Meta(pattern=r"^[\x21-\x7e]+$(?!\n)", min_length=1, m
 HoldExpiry = Literal["refund", "charge"]
 OutagePolicy = Literal["allow", "deny"]
 ReservationState = Literal["held", "recorded", "released", "expired", "unknown"]
+# A record that finds its reservation so comes after its hold has expired.
+LATE_STATES: frozenset[ReservationState | None] = frozenset({"expired", "unknown"})
+
 Scope = Literal["account_period", "chat_lifetime"]
 Reason = Literal[
     "blocked",  # the limit is 0

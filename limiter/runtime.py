@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator
 
 from limiter.durable import Storage
 from limiter.errors import Unavailable
 from limiter.ids import new_id
 from limiter.pricing import Prices
+from limiter.redis.breaker import Breaker
 from limiter.redis.connect import make_client, verify_server
 from limiter.redis.embedded import EmbeddedServer
 from limiter.redis.keys import Keys
@@ -66,9 +68,6 @@ async def open_limiter(
             interval_ms=settings.snapshot_interval_ms,
         )
         stack.push_async_callback(_last_pass, snapshot)
-        passes = asyncio.create_task(snapshot.run_forever())
-        stack.push_async_callback(_cancelled, passes)
-
         pipeline = Pipeline(
             redis_url,
             deadline_ms=settings.redis_deadline_ms,
@@ -76,8 +75,17 @@ async def open_limiter(
         )
         stack.push_async_callback(pipeline.close)
         runner = ScriptRunner(pipeline, scripts or bundled_scripts())
-        yield Limiter(
-            redis=RedisStore(runner, keys, memory_ms=settings.idempotency_ms),
+        limiter = Limiter(
+            redis=RedisStore(
+                runner,
+                keys,
+                memory_ms=settings.idempotency_ms,
+                breaker=Breaker(
+                    failures=settings.breaker_failures,
+                    reset_ms=settings.breaker_reset_ms,
+                    monotonic_s=time.monotonic,
+                ),
+            ),
             storage=storage,
             snapshot=snapshot,
             prices=Prices(
@@ -87,6 +95,22 @@ async def open_limiter(
             ),
             settings=settings,
         )
+        upkeep = asyncio.create_task(
+            _keep(limiter, snapshot, interval_s=settings.snapshot_interval_ms / 1000)
+        )
+        stack.push_async_callback(_cancelled, upkeep)
+        yield limiter
+
+
+async def _keep(limiter: Limiter, snapshot: Snapshot, *, interval_s: float) -> None:
+    """A snapshot pass every interval, until cancelled. An outage on either side is waited out."""
+    while True:
+        try:
+            await snapshot.run_once()
+            await limiter.bring_back()
+        except Unavailable as error:
+            logger.warning("the snapshot pass failed and will be repeated: %s", error)
+        await asyncio.sleep(interval_s)
 
 
 def _database_url(settings: Settings) -> str:

@@ -6,9 +6,8 @@ applies the outage policy. It must not decide over limits: only the scripts do, 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import logging
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -17,16 +16,16 @@ from limiter.configuration import default_workspace, patched, view_chat, view_wo
 from limiter.durable import Storage
 from limiter.errors import (
     ChatNotFound,
-    ChatParentUnknown,
+    Conflict,
     InvalidRequest,
     RedisUnavailable,
-    ScriptError,
     StoreUnavailable,
     WorkspaceNotFound,
 )
 from limiter.ids import fingerprint, new_id
+from limiter.loading import Known, Loader
 from limiter.models import (
-    DEPTH_MAX,
+    LATE_STATES,
     Admitted,
     ChatConfig,
     ChatPatch,
@@ -49,21 +48,9 @@ from limiter.redis.keys import require_id
 from limiter.redis.store import Cold, RedisStore
 from limiter.settings import Settings
 from limiter.snapshot import Snapshot
-from limiter.stored import StoredSource, WorkspaceSettings
+from limiter.stored import ResolvedRecord, WorkspaceSettings
 
-Answer = TypeVar("Answer")
-
-# A call may find its workspace, its source, and every chat up to the root cold, each once; twice
-# that leaves room for a server that is flushed meanwhile.
-_COLD_ROUNDS_MAX = 2 * (DEPTH_MAX + 3)
-
-
-class _Unknowns:
-    """What a call learned from durable storage about scopes that are not in Redis."""
-
-    def __init__(self) -> None:
-        self.chat_is_new = False
-        self.source: StoredSource | None = None
+logger = logging.getLogger(__name__)
 
 
 class Limiter:
@@ -89,6 +76,13 @@ class Limiter:
         self._prices = prices
         self._settings = settings
         self._new_workspace = default_workspace(settings)
+        self._loader = Loader(
+            redis,
+            storage,
+            new_workspace=(
+                self._new_workspace if settings.unknown_workspaces == "create" else None
+            ),
+        )
 
     # ------------------------------------------------------------------ check, record, release
 
@@ -107,7 +101,7 @@ class Limiter:
         reservation_id = request.reservation_id or new_id()
         payload = fingerprint(request)
 
-        async def call(known: _Unknowns) -> Admitted | Denied | Cold:
+        async def call(known: Known) -> Admitted | Denied | Cold:
             return await self._redis.check(
                 request,
                 estimate_micros=estimate_micros,
@@ -118,42 +112,33 @@ class Limiter:
             )
 
         try:
-            return await self._warm(call, request.workspace_id, request.chat_id, creates=True)
+            return await self._loader.answer(
+                call, request.workspace_id, request.chat_id, creates=True
+            )
         except RedisUnavailable:
             return await self._without_redis(request.workspace_id)
 
     async def record(self, request: RecordRequest) -> Recorded:
         """Charges what a call cost, once per event id, and settles its reservation.
 
+        While Redis is away the ledger takes it (`queued`), and Redis is told when it is back.
         Raises InvalidRequest, IdReused, ReservationChatMismatch, ModelUnpriced, CounterOverflow,
-        WorkspaceNotFound, the chat errors, and Unavailable when it was not recorded.
+        WorkspaceNotFound, the chat errors, and Unavailable when nobody took it.
         """
-        cost_micros, priced = self._cost(request)
-        event_id = request.event_id or request.reservation_id or new_id()
+        record = self._resolved(request)
         id_is_fresh = request.event_id is None and request.reservation_id is None
-        payload = fingerprint(request)
-
-        async def call(known: _Unknowns) -> Recorded | Cold:
-            return await self._redis.record(
-                request,
-                event_id=event_id,
-                id_is_fresh=id_is_fresh,
-                fingerprint=payload,
-                cost_micros=cost_micros,
-                priced=priced,
-                stored_source=known.source,
-                chat_is_new=known.chat_is_new,
-            )
-
-        return await self._warm(call, request.workspace_id, request.chat_id, creates=True)
+        try:
+            return await self._charge(record, id_is_fresh=id_is_fresh)
+        except RedisUnavailable:
+            return await self._queue(record)
 
     async def release(self, request: ReleaseRequest) -> Released:
         """Gives a hold back. Harmless to repeat. Raises ReservationNotFound."""
 
-        async def call(_: _Unknowns) -> Released | Cold:
+        async def call(_: Known) -> Released | Cold:
             return await self._redis.release(request.workspace_id, request.reservation_id)
 
-        return await self._warm(call, request.workspace_id, None, creates=False)
+        return await self._loader.answer(call, request.workspace_id, None, creates=False)
 
     # ------------------------------------------------------------------ configuration
 
@@ -235,28 +220,29 @@ class Limiter:
     async def usage(self, workspace_id: str) -> WorkspaceUsage:
         """Every window now. Raises WorkspaceNotFound."""
 
-        async def call(_: _Unknowns) -> WorkspaceUsage | Cold:
+        async def call(_: Known) -> WorkspaceUsage | Cold:
             result = await self._redis.usage(workspace_id)
             return result if isinstance(result, Cold) else result[0]
 
-        return await self._warm(call, workspace_id, None, creates=False)
+        return await self._loader.answer(call, workspace_id, None, creates=False)
 
     async def chat_usage(self, workspace_id: str, chat_id: str) -> ChatTreeUsage:
         """A chat's sums, its ancestors and its children. Raises ChatNotFound."""
         require_id(chat_id, "chat_id")
 
-        async def call(_: _Unknowns) -> ChatTreeUsage | Cold:
+        async def call(_: Known) -> ChatTreeUsage | Cold:
             result = await self._redis.usage(workspace_id, chat_id)
             if isinstance(result, Cold):
                 return result
             chat, *above = result[1]
+            await self._snapshot.run_once()  # children that were only just created
             return ChatTreeUsage(
                 **msgspec.structs.asdict(chat),
                 ancestors=[ancestor.chat_id for ancestor in reversed(above)],
                 children=await self._storage.chat_children(workspace_id, chat_id),
             )
 
-        return await self._warm(call, workspace_id, None, creates=False)
+        return await self._loader.answer(call, workspace_id, None, creates=False)
 
     async def readiness(self) -> Readiness:
         """Whether Redis and the store answer, and how old the last complete snapshot is."""
@@ -273,66 +259,82 @@ class Limiter:
             snapshot_age_ms=self._snapshot.age_ms,
         )
 
-    # ------------------------------------------------------------------ cold scopes
-
-    async def _warm(
-        self,
-        call: Callable[[_Unknowns], Awaitable[Answer | Cold]],
-        workspace_id: str,
-        chat_id: str | None,
-        *,
-        creates: bool,
-    ) -> Answer:
-        """Calls until nothing is cold, loading what is. `creates`: new scopes may be made."""
-        known = _Unknowns()
-        for _ in range(_COLD_ROUNDS_MAX):
-            answer = await call(known)
-            if not isinstance(answer, Cold):
-                return answer
-            if answer.kind == "workspace":
-                await self._load_workspace(workspace_id, creates=creates)
-            elif answer.kind == "source":
-                known.source = await self._storage.source(workspace_id, answer.id) or StoredSource(
-                    total_micros=0, sequence=None
-                )
-            else:
-                stored = await self._storage.chat(workspace_id, answer.id)
-                if stored is not None:
-                    await self._redis.load_chat(workspace_id, stored)
-                elif creates and answer.id == chat_id:
-                    known.chat_is_new = True
-                elif creates and chat_id is not None:
-                    raise ChatParentUnknown(answer.id)
-                else:
-                    raise ChatNotFound(answer.id)
-        raise ScriptError(f"workspace {workspace_id}: scopes keep vanishing from Redis")
-
-    async def _load_workspace(self, workspace_id: str, *, creates: bool) -> None:
-        stored = await self._storage.workspace(workspace_id)
-        if stored is None:
-            if not creates or self._settings.unknown_workspaces == "deny":
-                raise WorkspaceNotFound(workspace_id)
-            await self._storage.create_workspace(
-                workspace_id, self._new_workspace, actor="first call"
-            )
-            stored = await self._storage.workspace(workspace_id)
-            if stored is None:
-                raise StoreUnavailable("the workspace just created is not there")
-        await self._redis.load_workspace(workspace_id, stored)
-
     # ------------------------------------------------------------------ the rest
 
-    def _cost(self, request: RecordRequest) -> tuple[int, bool]:
-        """What is to be charged (or the running total), and whether the model had a price."""
-        if request.usage is not None:
-            cost = self._prices.cost(request.usage, datetime.now(UTC))
-            return cost.micros, cost.priced
-        cost_micros = request.cost_micros
+    def _resolved(self, request: RecordRequest) -> ResolvedRecord:
+        cost_micros, priced, data = request.cost_micros, True, None
         if cost_micros is None:
             cost_micros = request.cumulative_micros
+        if request.usage is not None:
+            cost = self._prices.cost(request.usage, datetime.now(UTC))
+            cost_micros, priced = cost.micros, cost.priced
+            data = msgspec.json.encode(request.usage).decode()
         if cost_micros is None:
             raise InvalidRequest("no cost is given", field="cost_micros")
-        return cost_micros, True
+        return ResolvedRecord(
+            workspace_id=request.workspace_id,
+            event_id=request.event_id or request.reservation_id or new_id(),
+            fingerprint=fingerprint(request),
+            cost_micros=cost_micros,
+            chat_id=request.chat_id,
+            parent_chat_id=request.parent_chat_id,
+            spend_limit_micros=request.spend_limit_micros,
+            reservation_id=request.reservation_id,
+            source=request.source,
+            sequence=request.sequence,
+            priced=priced,
+            data=data,
+        )
+
+    async def _charge(self, record: ResolvedRecord, *, id_is_fresh: bool) -> Recorded:
+        async def call(known: Known) -> Recorded | Cold:
+            return await self._redis.record(
+                record,
+                id_is_fresh=id_is_fresh,
+                stored_source=known.source,
+                chat_is_new=known.chat_is_new,
+            )
+
+        return await self._loader.answer(call, record.workspace_id, record.chat_id, creates=True)
+
+    async def _queue(self, record: ResolvedRecord) -> Recorded:
+        """Whether Redis had taken the record before it went away, the event id will tell."""
+        try:
+            queued = await self._storage.queue_record(record)
+        except WorkspaceNotFound:
+            await self._loader.create_workspace(record.workspace_id)
+            queued = await self._storage.queue_record(record)
+        return Recorded(
+            duplicate=not queued.inserted,
+            late=queued.reservation_state in LATE_STATES,
+            queued=True,
+            priced=record.priced,
+            event_id=record.event_id,
+            charged_micros=queued.charged_micros,
+            reservation_state=queued.reservation_state,
+            periods={},
+            chat=None,
+        )
+
+    async def bring_back(self) -> int:
+        """Tells Redis of the records that the ledger took while it was away. Returns how many.
+
+        Raises Unavailable; what is left is brought by the next call. Redis knows an event that it
+        had taken after all, and the ledger knows the entry that it will send of a new one.
+        """
+        brought: dict[int, int] = {}
+        try:
+            for row in await self._storage.unapplied():
+                try:
+                    recorded = await self._charge(row.record, id_is_fresh=False)
+                    brought[row.id] = recorded.charged_micros
+                except Conflict as error:
+                    # Redis has the event with another payload; its entry will replace the row.
+                    logger.warning("record %s stays in the ledger: %s", row.record.event_id, error)
+        finally:
+            if brought:
+                await self._storage.mark_applied(list(brought), charged_micros=brought)
+        return len(brought)
 
     async def _without_redis(self, workspace_id: str) -> Admitted | Refused:
         policy: OutagePolicy = self._settings.outage_policy

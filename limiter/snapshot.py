@@ -11,7 +11,6 @@ import logging
 import time
 
 from limiter.durable import PoisonedEntry, Storage, parse_entry
-from limiter.errors import Unavailable
 from limiter.redis.stream import LedgerStreams, RawEntry
 
 logger = logging.getLogger(__name__)
@@ -24,7 +23,7 @@ _ABANDONED_MS_MIN = 5_000
 
 
 class Snapshot:
-    """Passes over all partitions, every `interval_ms` and on demand; one at a time a process."""
+    """Passes over all partitions, one at a time a process. `interval_ms`: how often they come."""
 
     def __init__(
         self, streams: LedgerStreams, storage: Storage, *, partitions: int, interval_ms: int
@@ -32,7 +31,6 @@ class Snapshot:
         self._streams = streams
         self._storage = storage
         self._partitions = partitions
-        self._interval_s = interval_ms / 1000
         self._abandoned_ms = max(_ABANDONED_MS_MIN, _ABANDONED_INTERVALS * interval_ms)
         self._lock = asyncio.Lock()
         self._completed_at: float | None = None
@@ -43,15 +41,6 @@ class Snapshot:
         if self._completed_at is None:
             return None
         return int((time.monotonic() - self._completed_at) * 1000)
-
-    async def run_forever(self) -> None:
-        """A pass every interval, until cancelled. An outage on either side is waited out."""
-        while True:
-            try:
-                await self.run_once()
-            except Unavailable as error:
-                logger.warning("snapshot pass failed, will be repeated: %s", error)
-            await asyncio.sleep(self._interval_s)
 
     async def run_once(self) -> int:
         """Drains every partition of what was there when it came by. Returns the entries moved.

@@ -45,7 +45,7 @@ class StoredWorkspace:
     """All that a cold workspace is loaded from.
 
     `windows`: per period, (start_ms, micros) of the buckets that may still count, oldest first.
-    `events` are already part of the sums.
+    `events` are not part of the sums.
     """
 
     settings: WorkspaceSettings
@@ -80,3 +80,24 @@ class StoredSource:
 
     total_micros: int
     sequence: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedRecord:
+    """A record with everything worked out that needs no counter: what Redis or the ledger charges.
+
+    `cost_micros` is a running total where there is a `source`. `data` is JSON for the ledger.
+    """
+
+    workspace_id: str
+    event_id: str
+    fingerprint: str
+    cost_micros: int
+    chat_id: str | None = None
+    parent_chat_id: str | None = None
+    spend_limit_micros: int | None = None
+    reservation_id: str | None = None
+    source: str | None = None
+    sequence: int | None = None
+    priced: bool = True
+    data: str | None = None

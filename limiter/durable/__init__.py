@@ -7,7 +7,7 @@ from limiter.durable.entries import Entry, PoisonedEntry, parse_entry
 from limiter.durable.fold import Applied, DuplicateRecord
 from limiter.durable.ledger import LedgerRow
 from limiter.durable.load import AuditRow, DeadLetter
-from limiter.durable.queue import Queued, QueuedRecord, UnappliedRecord
+from limiter.durable.queue import Queued, UnappliedRecord
 from limiter.durable.storage import Storage
 from limiter.durable.verify import ChatSums, Drift, Recomputed
 
@@ -22,7 +22,6 @@ __all__ = [
     "LedgerRow",
     "PoisonedEntry",
     "Queued",
-    "QueuedRecord",
     "Recomputed",
     "Storage",
     "UnappliedRecord",

@@ -38,6 +38,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
 from limiter.durable.engine import SQLITE
@@ -148,8 +149,10 @@ def _sqlite_text(
     """The statement as text, and what brings a row's values into the order of its parameters."""
     statement = build(SQLITE, *arguments)
     if not isinstance(statement, ClauseElement):
-        raise TypeError("a statement that cannot be compiled")
+        raise TypeError("a statement that has no text")
     compiled = statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))
+    if not isinstance(compiled, SQLCompiler):
+        raise TypeError("a statement that has no parameters")
     order = [names.index(name.removeprefix(_PREFIX)) for name in compiled.positiontup or ()]
     # With a single index it would return a value, not a tuple.
     return str(compiled), itemgetter(*order) if len(order) > 1 else tuple

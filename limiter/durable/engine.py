@@ -186,8 +186,9 @@ class Database:
                 with contextlib.closing(sqlite3.connect(path)) as connection:
                     connection.execute("PRAGMA journal_mode = WAL")
                 return
-            except sqlite3.OperationalError as error:
-                if time.monotonic() > deadline:
+            except sqlite3.DatabaseError as error:
+                waits = isinstance(error, sqlite3.OperationalError)
+                if not waits or time.monotonic() > deadline:
                     raise StoreUnavailable(_reason(error)) from error
                 time.sleep(POLL_MS / 1000)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select
 
 from limiter import periods
 from limiter.durable.chats import Chat
@@ -59,7 +60,10 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
 
 
 def workspace(connection: Connection, workspace_id: str) -> StoredWorkspace | None:
-    """All that the workspace is loaded from; None if it was never configured."""
+    """All that the workspace is loaded from; None if it was never configured.
+
+    Sums leave out the queued rows, as those of chats do: Redis charges them when it is told.
+    """
     row = connection.execute(
         select(workspaces).where(workspaces.c.workspace_id == workspace_id)
     ).one_or_none()
@@ -77,11 +81,17 @@ def workspace(connection: Connection, workspace_id: str) -> StoredWorkspace | No
         .where(reservations.c.workspace_id == workspace_id, is_held)
         .order_by(reservations.c.expires_at_ms, reservations.c.reservation_id)
     )
-    events = connection.execute(
-        select(spend_events.c.event_id, spend_events.c.fingerprint, spend_events.c.charged_micros)
+    queued = connection.execute(
+        select(
+            spend_events.c.event_id,
+            spend_events.c.fingerprint,
+            spend_events.c.charged_micros,
+            spend_events.c.at_ms,
+        )
         .where(spend_events.c.workspace_id == workspace_id, is_unapplied)
         .order_by(spend_events.c.id)
-    )
+    ).all()
+    counted = windows(connection, workspace_id, max(row.clock_ms, row.spent_at_ms))
     return StoredWorkspace(
         settings=configured[0],
         revision=configured[1],
@@ -89,10 +99,27 @@ def workspace(connection: Connection, workspace_id: str) -> StoredWorkspace | No
         spent_at_ms=row.spent_at_ms,
         clock_ms=row.clock_ms,
         unpriced_records=row.unpriced_records,
-        windows=windows(connection, workspace_id, max(row.clock_ms, row.spent_at_ms)),
+        windows=_without(counted, [(event.at_ms, event.charged_micros) for event in queued]),
         holds=[StoredHold(*hold) for hold in holds],
-        events=[StoredEvent(*event) for event in events],
+        events=[
+            StoredEvent(event.event_id, event.fingerprint, event.charged_micros) for event in queued
+        ],
     )
+
+
+def _without(found: Windows, charges: Sequence[tuple[int, int]]) -> Windows:
+    """The windows less some charges: moment, micros."""
+    if not charges:
+        return found
+    left: Windows = {}
+    for period in periods.PERIODS:
+        buckets = dict(found[period.name])
+        for at_ms, micros in charges:
+            start_ms = at_ms - at_ms % period.bucket_ms
+            if start_ms in buckets:
+                buckets[start_ms] -= micros
+        left[period.name] = [(start_ms, micros) for start_ms, micros in buckets.items() if micros]
+    return left
 
 
 def settings(connection: Connection, workspace_id: str) -> tuple[WorkspaceSettings, int] | None:
@@ -153,10 +180,40 @@ def counts(clock_ms: int) -> ColumnElement[bool]:
 
 
 def chat(connection: Connection, workspace_id: str, chat_id: str) -> StoredChat | None:
+    """A chat; its sums leave out the queued rows, see `workspace`."""
     row = connection.execute(
         select(chats).where(chats.c.workspace_id == workspace_id, chats.c.chat_id == chat_id)
     ).one_or_none()
-    return None if row is None else Chat(*row).stored()
+    if row is None:
+        return None
+    stored = Chat(*row).stored()
+    queued = _queued_below(connection, workspace_id, chat_id)
+    return replace(
+        stored,
+        spent_micros=stored.spent_micros - sum(queued.values()),
+        own_spent_micros=stored.own_spent_micros - queued.get(chat_id, 0),
+    )
+
+
+def _queued_below(connection: Connection, workspace_id: str, chat_id: str) -> dict[str, int]:
+    """What the queued rows of a chat and of everything below it come to, by chat."""
+    is_queued = (spend_events.c.workspace_id == workspace_id) & is_unapplied
+    if not connection.scalar(select(exists().where(is_queued))):
+        return {}
+    tree = (
+        select(chats.c.chat_id)
+        .where(chats.c.workspace_id == workspace_id, chats.c.chat_id == chat_id)
+        .cte("tree", recursive=True)
+    )
+    children = select(chats.c.chat_id).where(
+        chats.c.workspace_id == workspace_id, chats.c.parent_chat_id == tree.c.chat_id
+    )
+    rows = connection.execute(
+        select(spend_events.c.chat_id, func.sum(spend_events.c.charged_micros))
+        .where(is_queued, spend_events.c.chat_id.in_(select(tree.union_all(children).c.chat_id)))
+        .group_by(spend_events.c.chat_id)
+    )
+    return {name: int(micros) for name, micros in rows}
 
 
 def chat_children(connection: Connection, workspace_id: str, chat_id: str, limit: int) -> list[str]:

@@ -19,25 +19,9 @@ from limiter.durable.schema import is_held, is_unapplied, reservations, spend_ev
 from limiter.errors import CounterOverflow, IdReused, ReservationChatMismatch, WorkspaceNotFound
 from limiter.models import ReservationState
 from limiter.money import MICROS_MAX
+from limiter.stored import ResolvedRecord
 
 _STREAM_NUMBER_MAX = 2**64 - 1
-
-
-class QueuedRecord(Struct, frozen=True, kw_only=True):
-    """What a call of record says. `cost_micros` is a running total if there is a `source`."""
-
-    workspace_id: str
-    event_id: str
-    fingerprint: str
-    cost_micros: int
-    chat_id: str | None = None
-    parent_chat_id: str | None = None
-    spend_limit_micros: int | None = None
-    reservation_id: str | None = None
-    source: str | None = None
-    sequence: int | None = None
-    priced: bool = True
-    data: str | None = None
 
 
 class Queued(Struct, frozen=True, kw_only=True):
@@ -56,11 +40,11 @@ class UnappliedRecord(Struct, frozen=True, kw_only=True):
     """A row that Redis has not been told of: what to call record with there."""
 
     id: int
-    record: QueuedRecord
+    record: ResolvedRecord
     charged_micros: int
 
 
-def queue_record(connection: Connection, record: QueuedRecord, now_ms: int) -> Queued:
+def queue_record(connection: Connection, record: ResolvedRecord, now_ms: int) -> Queued:
     """Charges the record in the ledger, unless it has it.
 
     Raises WorkspaceNotFound, IdReused, ReservationChatMismatch, CounterOverflow, and the chat
@@ -92,15 +76,18 @@ def queue_record(connection: Connection, record: QueuedRecord, now_ms: int) -> Q
 
 
 def unapplied(connection: Connection, limit: int) -> list[UnappliedRecord]:
-    """Rows that Redis has not been told of, in the order in which they came."""
+    """Rows that Redis has not been told of, by workspace, in the order in which they came."""
     rows = connection.execute(
-        select(spend_events).where(is_unapplied).order_by(spend_events.c.id).limit(limit)
+        select(spend_events)
+        .where(is_unapplied)
+        .order_by(spend_events.c.workspace_id, spend_events.c.id)
+        .limit(limit)
     )
     return [
         UnappliedRecord(
             id=row.id,
             charged_micros=row.charged_micros,
-            record=QueuedRecord(
+            record=ResolvedRecord(
                 workspace_id=row.workspace_id,
                 event_id=row.event_id,
                 fingerprint=row.fingerprint,
@@ -131,6 +118,8 @@ def mark_applied(
     if not keys:
         return
     books = open_books(connection, wanted)
+    clocks = [workspace.clock_ms for workspace in books.workspaces.values()]
+    now_ms = max(now_ms, *clocks)
     for event in books.events.values():
         # Its stream entry may have come by meanwhile, and has said all there is to say.
         if event.stream_id is None and not event.applied and event.id is not None:
@@ -139,7 +128,7 @@ def mark_applied(
     books.write(connection)
 
 
-def _open(connection: Connection, record: QueuedRecord) -> Books:
+def _open(connection: Connection, record: ResolvedRecord) -> Books:
     workspace_id = record.workspace_id
     wanted = Wanted(workspaces={workspace_id}, events={(workspace_id, record.event_id)})
     if record.reservation_id is not None:
@@ -155,7 +144,7 @@ def _open(connection: Connection, record: QueuedRecord) -> Books:
         raise WorkspaceNotFound(workspace_id) from None
 
 
-def _charge(books: Books, record: QueuedRecord, now_ms: int) -> Event:
+def _charge(books: Books, record: ResolvedRecord, now_ms: int) -> Event:
     """The row that the record comes to. Creates its chat, and keeps its source's total."""
     workspace_id, chat_id = record.workspace_id, record.chat_id
     state: ReservationState | None = None
@@ -203,7 +192,7 @@ def _charge(books: Books, record: QueuedRecord, now_ms: int) -> Event:
     )
 
 
-def _place(books: Books, record: QueuedRecord, chat_id: str) -> None:
+def _place(books: Books, record: ResolvedRecord, chat_id: str) -> None:
     """The record's chat. Redis may know more of it than has come here, so it is provisional."""
     known = books.trees.get(record.workspace_id, chat_id)
     if known is None or record.parent_chat_id is not None:

@@ -23,10 +23,16 @@ from limiter.durable.fold import Applied
 from limiter.durable.ledger import LedgerRow
 from limiter.durable.load import AuditRow, DeadLetter
 from limiter.durable.migrate import migrate
-from limiter.durable.queue import Queued, QueuedRecord, UnappliedRecord
+from limiter.durable.queue import Queued, UnappliedRecord
 from limiter.durable.verify import Drift, Recomputed
 from limiter.errors import StoreUnavailable
-from limiter.stored import StoredChat, StoredSource, StoredWorkspace, WorkspaceSettings
+from limiter.stored import (
+    ResolvedRecord,
+    StoredChat,
+    StoredSource,
+    StoredWorkspace,
+    WorkspaceSettings,
+)
 
 PAGE_ROWS = 1_000
 _ATTEMPTS_MAX = 3
@@ -216,7 +222,7 @@ class Storage:
 
     # ------------------------------------------------------------------ while Redis is away
 
-    async def queue_record(self, record: QueuedRecord, *, now_ms: int | None = None) -> Queued:
+    async def queue_record(self, record: ResolvedRecord, *, now_ms: int | None = None) -> Queued:
         """Charges a record in the ledger alone, at the later of `now_ms` and the workspace's clock.
 
         Raises WorkspaceNotFound, IdReused, ReservationChatMismatch, CounterOverflow, and the errors
@@ -228,7 +234,7 @@ class Storage:
         )
 
     async def unapplied(self, limit: int = PAGE_ROWS) -> list[UnappliedRecord]:
-        """Rows that Redis is still to be told of, in the order in which they came."""
+        """Rows that Redis is to be told of, by workspace, in the order in which they came."""
         return await self._database.read(lambda connection: queue.unapplied(connection, limit))
 
     async def mark_applied(
@@ -238,7 +244,11 @@ class Storage:
         charged_micros: Mapping[int, int] | None = None,
         now_ms: int | None = None,
     ) -> None:
-        """Redis has these rows now. `charged_micros`: what it says it charged, by row id."""
+        """Redis has these rows now. `charged_micros`: what it says it charged, by row id.
+
+        `now_ms` is best read from Redis: an entry of these events that is more than a minute later
+        counts as a second charge, not as theirs.
+        """
         at_ms = wall_ms() if now_ms is None else now_ms
         await self._database.write(
             lambda connection: queue.mark_applied(connection, ids, charged_micros or {}, at_ms)

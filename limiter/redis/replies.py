@@ -27,7 +27,6 @@ STATES: dict[bytes, ReservationState] = {
     b"e": "expired",
     b"u": "unknown",
 }
-LATE_STATES = frozenset({b"e", b"u"})
 
 _REASONS: dict[bytes, Reason] = {reason.encode(): reason for reason in get_args(Reason)}
 _BLOCK_LENGTH = 1 + 2 * len(PERIOD_NAMES)

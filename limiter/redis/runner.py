@@ -17,13 +17,18 @@ import hiredis
 
 from limiter.errors import RedisUnavailable, ScriptError
 from limiter.redis.pipeline import Pipeline
-from limiter.redis.scripts import Script, ScriptSet
+from limiter.redis.scripts import ScriptSet
 
-# What a server says that cannot answer now, as the first word of an error or inside a script's.
+# Codes of a server that cannot answer now. A script's own command fails with the code in front
+# (Redis 7, Valkey) or after `@user_script: 12: -` (Redis 6).
 _AWAY = re.compile(
-    r"(?:^|[\s:-])(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY"
+    r"(?:^|: -)(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY"
     r"|TRYAGAIN)\b"
 )
+
+# How often a call waits for another to bring the script, which may be flushed again meanwhile,
+# before it brings it by itself.
+_WAITS_MAX = 3
 
 
 class ScriptRunner:
@@ -32,6 +37,8 @@ class ScriptRunner:
     def __init__(self, pipeline: Pipeline, scripts: ScriptSet) -> None:
         self._pipeline = pipeline
         self._scripts = scripts
+        # A digest is made anew whenever it is asked for, which takes longer than a whole call.
+        self._digests = {name: scripts[name].sha for name in scripts.names}
         self._bringing: dict[str, asyncio.Event] = {}
 
     async def run(self, name: str, keys: tuple[str, ...], *args: str | int) -> list[Any]:
@@ -40,38 +47,41 @@ class ScriptRunner:
         Raises RedisUnavailable when the server cannot answer now (whether the call took effect may
         then be unknown) and ScriptError for a failure of the script itself.
         """
-        script = self._scripts[name]
-        reply = await self._pipeline.call("EVALSHA", script.sha, len(keys), *keys, *args)
+        expires_at = asyncio.get_running_loop().time() + self._pipeline.deadline_s
+        operands = (len(keys), *keys, *args)
+        reply = await self._pipeline.call("EVALSHA", self._digests[name], *operands)
+        if _is_missing(reply):
+            try:
+                async with asyncio.timeout_at(expires_at):
+                    reply = await self._run_missing(name, operands)
+            except TimeoutError:
+                raise RedisUnavailable("Redis did not answer in time") from None
         if isinstance(reply, hiredis.ReplyError):
-            if str(reply).startswith("NOSCRIPT"):
-                reply = await self._bring(script, keys, args)
-            if isinstance(reply, hiredis.ReplyError):
-                message = str(reply)
-                if _AWAY.search(message):
-                    raise RedisUnavailable(f"Redis cannot answer: {message[:200]}")
-                raise script.locate(message)
+            message = str(reply)
+            if away := _AWAY.search(message):
+                raise RedisUnavailable(f"Redis cannot answer: {away[1]}") from reply
+            raise self._scripts[name].locate(message)
         if not isinstance(reply, list) or not reply or not isinstance(reply[0], bytes):
             raise ScriptError(f"{name}: unexpected reply {reply!r:.200}")
         return reply
 
-    async def _bring(
-        self, script: Script, keys: tuple[str, ...], args: tuple[str | int, ...]
-    ) -> Any:
-        """Makes the call on a server that lacks the script."""
-        brought = self._bringing.get(script.name)
-        if brought is not None:
-            # A thousand callers must not all send the whole text.
+    async def _run_missing(self, name: str, operands: tuple[str | int, ...]) -> Any:
+        """Makes the call on a server that lacks the script. A thousand must not all send it."""
+        for _ in range(_WAITS_MAX):
+            brought = self._bringing.get(name)
+            if brought is None:
+                break
             await brought.wait()
-            reply = await self._pipeline.call("EVALSHA", script.sha, len(keys), *keys, *args)
-            if not (isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")):
+            reply = await self._pipeline.call("EVALSHA", self._digests[name], *operands)
+            if not _is_missing(reply):
                 return reply
-        brought = self._bringing[script.name] = asyncio.Event()
+        brought = self._bringing[name] = asyncio.Event()
         try:
-            return await self._pipeline.call("EVAL", script.text, len(keys), *keys, *args)
+            return await self._pipeline.call("EVAL", self._scripts[name].text, *operands)
         finally:
             brought.set()
-            if self._bringing.get(script.name) is brought:
-                del self._bringing[script.name]
+            if self._bringing.get(name) is brought:
+                del self._bringing[name]
 
     async def ping(self) -> bool:
         """Whether the server answers within the deadline."""
@@ -79,3 +89,7 @@ class ScriptRunner:
             return bool(await self._pipeline.call("PING") == b"PONG")
         except RedisUnavailable:
             return False
+
+
+def _is_missing(reply: Any) -> bool:
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")

@@ -18,6 +18,7 @@ from limiter.errors import (
     CounterOverflow,
     IdReused,
     InvalidRequest,
+    RedisUnavailable,
     ReservationChatMismatch,
     ReservationNotFound,
     ReservationSettled,
@@ -25,12 +26,12 @@ from limiter.errors import (
 )
 from limiter.models import (
     DEPTH_MAX,
+    LATE_STATES,
     Admitted,
     ChatUsage,
     CheckRequest,
     Denied,
     Recorded,
-    RecordRequest,
     Released,
     Reservation,
     WorkspaceUsage,
@@ -38,9 +39,16 @@ from limiter.models import (
 )
 from limiter.periods import LIFETIME, PERIOD_NAMES
 from limiter.redis import replies
+from limiter.redis.breaker import Breaker
 from limiter.redis.keys import Keys, require_id
 from limiter.redis.runner import ScriptRunner
-from limiter.stored import StoredChat, StoredSource, StoredWorkspace, WorkspaceSettings
+from limiter.stored import (
+    ResolvedRecord,
+    StoredChat,
+    StoredSource,
+    StoredWorkspace,
+    WorkspaceSettings,
+)
 
 # One `again` expires a batch of 500 holds, so this is half a million at once.
 _AGAIN_MAX = 1_000
@@ -59,8 +67,11 @@ class Cold:
 class RedisStore:
     """All counters. `memory_ms`: how long ids of requests are remembered."""
 
-    def __init__(self, runner: ScriptRunner, keys: Keys, *, memory_ms: int) -> None:
+    def __init__(
+        self, runner: ScriptRunner, keys: Keys, *, memory_ms: int, breaker: Breaker
+    ) -> None:
         self._runner = runner
+        self._breaker = breaker
         self._keys = keys
         self._memory_ms = memory_ms
 
@@ -80,7 +91,7 @@ class RedisStore:
         reply = await self._call(
             "check",
             request.workspace_id,
-            "" if estimate_micros is None else estimate_micros,
+            _text(estimate_micros),
             require_id(reservation_id, "reservation_id"),
             int(request.reservation_id is None),
             fingerprint,
@@ -114,57 +125,52 @@ class RedisStore:
 
     async def record(
         self,
-        request: RecordRequest,
+        record: ResolvedRecord,
         *,
-        event_id: str,
         id_is_fresh: bool,
-        fingerprint: str,
-        cost_micros: int,
-        priced: bool,
         stored_source: StoredSource | None,
         chat_is_new: bool,
     ) -> Recorded | Cold:
-        """Charges once per event id. `cost_micros`: a running total where there is a source."""
-        data = _encode_text(request.usage).decode() if request.usage else ""
+        """Charges once per event id. `id_is_fresh`: the id was made for this call."""
+        known = stored_source
         reply = await self._call(
             "record",
-            request.workspace_id,
-            require_id(event_id, "event_id"),
+            record.workspace_id,
+            require_id(record.event_id, "event_id"),
             int(id_is_fresh),
-            fingerprint,
-            cost_micros,
-            request.reservation_id or "",
-            request.chat_id or "",
-            request.parent_chat_id or "",
-            request.spend_limit_micros or "",
+            record.fingerprint,
+            record.cost_micros,
+            record.reservation_id or "",
+            record.chat_id or "",
+            record.parent_chat_id or "",
+            record.spend_limit_micros or "",
             int(chat_is_new),
-            request.source or "",
-            "" if request.sequence is None else request.sequence,
-            "" if stored_source is None else stored_source.total_micros,
-            ""
-            if stored_source is None or stored_source.sequence is None
-            else stored_source.sequence,
-            int(priced),
-            data,
+            record.source or "",
+            _text(record.sequence),
+            _text(None if known is None else known.total_micros),
+            _text(None if known is None else known.sequence),
+            int(record.priced),
+            record.data or "",
         )
         status = reply[0]
         if status == b"recorded":
             _, _now, charged, duplicate, state, workspace, chat = reply
+            reservation_state = replies.STATES.get(state)
             return Recorded(
                 duplicate=duplicate == 1,
-                late=state in replies.LATE_STATES,
-                priced=priced,
-                event_id=event_id,
+                late=reservation_state in LATE_STATES,
+                priced=record.priced,
+                event_id=record.event_id,
                 charged_micros=charged,
-                reservation_state=replies.STATES.get(state),
+                reservation_state=reservation_state,
                 periods=replies.periods(workspace),
                 chat=replies.chat(chat),
             )
         if status == b"id_reused":
-            raise IdReused("event_id", event_id)
+            raise IdReused("event_id", record.event_id)
         if status == b"reservation_chat":
-            raise ReservationChatMismatch(request.reservation_id or "")
-        return _cold_or_raise(reply, request.chat_id)
+            raise ReservationChatMismatch(record.reservation_id or "")
+        return _cold_or_raise(reply, record.chat_id)
 
     async def release(self, workspace_id: str, reservation_id: str) -> Released | Cold:
         reply = await self._call(
@@ -222,8 +228,7 @@ class RedisStore:
         self, workspace_id: str, chat_id: str, limit_micros: int | None, revision: int
     ) -> None:
         key = self._keys.chat(workspace_id, chat_id)
-        limit = "" if limit_micros is None else limit_micros
-        await self._run_config("configure", key, revision, f"limit.{LIFETIME}", limit)
+        await self._run_config("configure", key, revision, f"limit.{LIFETIME}", _text(limit_micros))
 
     async def load_workspace(self, workspace_id: str, stored: StoredWorkspace) -> None:
         """Puts a cold workspace in place, unless another caller has done so."""
@@ -248,10 +253,7 @@ class RedisStore:
                 )
                 for hold in stored.holds
             ],
-            "events": [
-                (event.event_id, event.fingerprint, str(event.charged_micros))
-                for event in stored.events
-            ],
+            "events": [],
         }
         key = self._keys.workspace(workspace_id)
         text = _encode_text(body).decode()
@@ -265,7 +267,7 @@ class RedisStore:
             stored.parent_chat_id or "",
             stored.root_chat_id,
             stored.depth,
-            "" if stored.limit_micros is None else stored.limit_micros,
+            _text(stored.limit_micros),
             stored.spent_micros,
             stored.own_spent_micros,
             stored.held_micros,
@@ -273,23 +275,42 @@ class RedisStore:
         )
 
     async def answers(self) -> bool:
-        """Whether the server takes commands now."""
-        return await self._runner.ping()
+        """Whether the server takes commands now. If it does, so do the calls here."""
+        answers = await self._runner.ping()
+        if answers:
+            self._breaker.succeeded()
+        return answers
 
     # ------------------------------------------------------------------ calling
 
     async def _call(self, name: str, workspace_id: str, *args: str | int) -> list[Any]:
         keys = (self._keys.workspace(workspace_id), self._keys.stream(workspace_id))
         for _ in range(_AGAIN_MAX):
-            reply = await self._runner.run(name, keys, self._memory_ms, *args)
+            reply = await self._run(name, keys, self._memory_ms, *args)
             if reply[0] != b"again":
                 return reply
         raise ScriptError(f"{name}: {workspace_id} has more expired holds than can be cleared")
 
     async def _run_config(self, name: str, key: str, *args: str | int) -> None:
-        reply = await self._runner.run(name, (key,), *args)
+        reply = await self._run(name, (key,), *args)
         if reply[0] == b"invalid":
             raise ScriptError(f"{name}: refused {reply[1].decode()!r} for {key}")
+
+    async def _run(self, name: str, keys: tuple[str, ...], *args: str | int) -> list[Any]:
+        if not self._breaker.admits():
+            raise RedisUnavailable("Redis is away, and is tried again shortly")
+        try:
+            reply = await self._runner.run(name, keys, *args)
+        except RedisUnavailable:
+            self._breaker.failed()
+            raise
+        self._breaker.succeeded()
+        return reply
+
+
+def _text(value: int | None) -> str | int:
+    """A number as an argument; '' is null."""
+    return "" if value is None else value
 
 
 def _config_fields(settings: WorkspaceSettings) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from time import monotonic  # the loop's own time may be as coarse as a millisecond
 from typing import Any, cast
 
 import hiredis
@@ -53,13 +54,12 @@ class Wire(asyncio.Protocol):
         """Queues a command. The future is done by the deadline, whatever happens."""
         if len(self._waiting) + len(self._unsent) >= CALLS_MAX:
             raise RedisUnavailable("too many calls are waiting for Redis")
-        now = self._loop.time()
         future: asyncio.Future[Reply] = self._loop.create_future()
         if self._is_set_up and not self._unsent:
             self._loop.call_soon(self._flush)
         if self._timer is None:
-            self._timer = self._loop.call_at(now + self._deadline_s, self._deadline_passed)
-        self._unsent.append((command, future, now))
+            self._timer = self._loop.call_later(self._deadline_s, self._deadline_passed)
+        self._unsent.append((command, future, monotonic()))
         return future
 
     async def set_up(self, handshake: list[bytes]) -> None:
@@ -81,7 +81,7 @@ class Wire(asyncio.Protocol):
 
     def is_failure_of_late(self, pause_s: float) -> bool:
         """Whether it could not be set up, and was given up less than `pause_s` ago."""
-        return not self._is_set_up and self._loop.time() - self._retired_at < pause_s
+        return not self._is_set_up and monotonic() - self._retired_at < pause_s
 
     def close(self, why: str, cause: BaseException | None = None) -> None:
         """Fails all calls; the outcome of those that were sent is unknown. Harmless to repeat."""
@@ -107,7 +107,7 @@ class Wire(asyncio.Protocol):
         if self.is_usable:
             self.is_usable = False
             self.why_unusable = why
-            self._retired_at = self._loop.time()
+            self._retired_at = monotonic()
 
     def _flush(self) -> None:
         """Writes what this turn of the loop brought.
@@ -133,7 +133,8 @@ class Wire(asyncio.Protocol):
 
     def _expire(self) -> None:
         self._timer = None
-        started_by = self._loop.time() - self._deadline_s
+        now = monotonic()
+        started_by = now - self._deadline_s
         expired = []
         while self._unsent and self._unsent[0][2] <= started_by:
             expired.append(self._unsent.popleft()[1])
@@ -141,14 +142,15 @@ class Wire(asyncio.Protocol):
             future, started_at = self._waiting[self._overdue]
             self._overdue += 1
             expired.append(future)
-            if self._replied_at < started_at:
+            if self._replied_at <= started_at:
                 self._fall_silent()
         for future in expired:
             if not future.done():
                 future.set_exception(RedisUnavailable("Redis did not answer in time"))
         oldest = min(self._unsent[0][2] if self._unsent else math.inf, self._oldest_waiting())
         if oldest < math.inf:
-            self._timer = self._loop.call_at(oldest + self._deadline_s, self._deadline_passed)
+            left_s = oldest + self._deadline_s - now
+            self._timer = self._loop.call_later(left_s, self._deadline_passed)
 
     def _oldest_waiting(self) -> float:
         """When the first call started that waits for a reply and has time left."""
@@ -171,7 +173,7 @@ class Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        now = self._loop.time()
+        now = monotonic()
         self._reader.feed(data)
         while True:
             try:
