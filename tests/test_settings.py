@@ -20,7 +20,7 @@ from limiter.settings_text import describe, settings_reference
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
 REGENERATE = (
     "python -c 'from limiter.settings_text import settings_reference as page; "
-    "print(page(), end=\"\")' "
+    'print(page(), end="")\' '
     "> docs/reference/settings.md"
 )
 SECRET = "hunter2"

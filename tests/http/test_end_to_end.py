@@ -71,11 +71,9 @@ async def test_the_conversation_of_the_design(client: httpx.AsyncClient) -> None
         )
     )
     assert (admitted["allowed"], admitted["degraded"]) == (True, False)
-    assert (admitted["reservation"]["id"], admitted["reservation"]["held_micros"]) == (
-        "r-1",
-        12_000,
-    )
-    assert admitted["reservation"]["expires_at"].endswith("Z")
+    reservation = admitted["reservation"]
+    assert (reservation["id"], reservation["held_micros"]) == ("r-1", 12_000)
+    assert reservation["expires_at"].endswith("Z")
     assert list(admitted["periods"]) == list(PERIOD_NAMES)
     assert all(set(period) == PERIOD_KEYS for period in admitted["periods"].values())
     assert admitted["periods"]["hourly"] == {
@@ -111,6 +109,9 @@ async def test_the_conversation_of_the_design(client: httpx.AsyncClient) -> None
     usage = await ok(client.get("/usage/workspaces/acme"))
     assert (usage["workspace_id"], usage["held_micros"]) == ("acme", 0)
     assert set(usage["periods"]["hourly"]) == PERIOD_KEYS | {"resets_at"}
+    # Children come from the store. Reading a chat's configuration takes the stream there first.
+    child = await ok(client.get("/config/workspaces/acme/chats/c2"))
+    assert (child["parent_chat_id"], child["depth"]) == ("c1", 2)
     tree = await ok(client.get("/usage/workspaces/acme/chats/c1"))
     assert (tree["chat_id"], tree["root_chat_id"]) == ("c1", "c1")
     assert (tree["spent_micros"], tree["own_spent_micros"]) == (9_000, 0)

@@ -12,7 +12,8 @@ import redis
 
 from limiter.redis.scripts import ScriptSet
 
-START_MS = 1_700_000_000_000
+# At this moment a bucket of every period begins, and a slice of memory.
+START_MS = 1_700_092_800_000
 
 DRIVEN_NOW = """\
 local function now_ms(clock)

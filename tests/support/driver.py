@@ -77,7 +77,7 @@ class Driver:
     def command(self, name: str, *args: Argument, key: str | None = None) -> tuple[Any, ...]:
         """A call as a command, for use in a pipeline."""
         keys = [key or self.workspace_key]
-        if name in ("check", "record", "release", "usage"):
+        if name not in ("configure", "load_workspace", "load_chat"):
             keys.append(self.stream_key)
         values = ["" if value is None else value for value in args]
         return ("EVALSHA", self._shas[name], len(keys), *keys, *values)
@@ -198,7 +198,7 @@ class Driver:
         parent: str = "",
         *,
         root: str | None = None,
-        depth: int = 1,
+        depth: Argument = 1,
         limit: Argument = None,
         spent: Argument = 0,
         own: Argument = 0,

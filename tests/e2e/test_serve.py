@@ -1,0 +1,85 @@
+"""`limiter serve` as an operator meets it: start, restart, Ctrl-C, outages."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.service import Service, running_service, session_pids
+
+DEADLINE_MS = 15_000
+
+
+def eventually_gone(pids: set[int]) -> set[int]:
+    """Those of the processes that are still there after a bounded wait."""
+    deadline = time.monotonic() + DEADLINE_MS / 1000
+    left = pids
+    while left and time.monotonic() < deadline:
+        left = {pid for pid in left if Path(f"/proc/{pid}").exists()}
+        time.sleep(0.02)
+    return left
+
+
+def descendants(pid: int) -> set[int]:
+    """Every process that goes back to `pid`, in sessions of their own too."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(stat.parent.name)] = int(fields[1])
+    found, grew = {pid}, True
+    while grew:
+        more = {child for child, parent in parents.items() if parent in found} - found
+        grew, found = bool(more), found | more
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_service_leaves_no_process_behind(
+    tmp_path: Path, workers: int, signal_number: int
+) -> None:
+    with running_service(tmp_path, workers=workers) as service:
+        pids = descendants(service.pid)
+        assert len(pids) >= 2 + workers  # the supervisor, its workers, the embedded server
+        service.stop(signal_number)
+        assert eventually_gone(pids | session_pids(service.pid)) == set()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_service_leaves_no_process_behind(tmp_path: Path, workers: int) -> None:
+    with running_service(tmp_path, workers=workers) as service:
+        pids = descendants(service.pid)
+        os.kill(service.pid, signal.SIGKILL)
+        assert eventually_gone(pids - {service.pid}) == set()  # itself is waited for below
+
+
+def test_counters_survive_a_restart(tmp_path: Path) -> None:
+    with running_service(tmp_path) as service:
+        service.patch("/config/workspaces/acme", {"budget_limits": {"hourly": 100}})
+        service.post("/record", {"workspace_id": "acme", "chat_id": "c", "cost_micros": 60})
+        service.post("/check", {"workspace_id": "acme", "chat_id": "c", "estimate_micros": 30})
+        before = service.get("/usage/workspaces/acme").body
+        chat_before = service.get("/usage/workspaces/acme/chats/c").body
+        service.stop()
+        service.start()
+        after = service.get("/usage/workspaces/acme").body
+        assert {**after, "at": None} == {**before, "at": None}
+        assert service.get("/usage/workspaces/acme/chats/c").body == chat_before
+        denied = service.post("/check", {"workspace_id": "acme", "estimate_micros": 20})
+        assert denied.status == 402
+
+
+def test_a_second_service_on_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with running_service(tmp_path) as service:
+        second = Service(tmp_path, data_dir=tmp_path / "data")
+        with pytest.raises(AssertionError, match=r"another|already"):
+            second.start()
+        second.kill()
+        assert service.get("/healthz").status == 200
