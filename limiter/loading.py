@@ -19,6 +19,7 @@ from limiter.errors import (
 )
 from limiter.models import DEPTH_MAX
 from limiter.redis.store import Cold, RedisStore
+from limiter.snapshot import Snapshot
 from limiter.stored import StoredSource, WorkspaceSettings
 
 Answer = TypeVar("Answer")
@@ -40,10 +41,16 @@ class Loader:
     """Answers calls, loading what they need. `new_workspace` None: unknown ones are refused."""
 
     def __init__(
-        self, redis: RedisStore, storage: Storage, *, new_workspace: WorkspaceSettings | None
+        self,
+        redis: RedisStore,
+        storage: Storage,
+        snapshot: Snapshot,
+        *,
+        new_workspace: WorkspaceSettings | None,
     ) -> None:
         self._redis = redis
         self._storage = storage
+        self._snapshot = snapshot
         self._new_workspace = new_workspace
 
     async def answer(
@@ -79,14 +86,16 @@ class Loader:
         raise ScriptError(f"workspace {workspace_id}: scopes keep vanishing from Redis")
 
     async def _load_workspace(self, workspace_id: str, *, creates: bool) -> None:
+        if await self._storage.workspace(workspace_id) is not None:
+            # What still lies in the stream belongs to what is loaded.
+            await self._snapshot.settle(workspace_id)
+        elif creates:
+            await self.create_workspace(workspace_id)
+        else:
+            raise WorkspaceNotFound(workspace_id)
         stored = await self._storage.workspace(workspace_id)
         if stored is None:
-            if not creates:
-                raise WorkspaceNotFound(workspace_id)
-            await self.create_workspace(workspace_id)
-            stored = await self._storage.workspace(workspace_id)
-            if stored is None:
-                raise StoreUnavailable("the workspace just created is not there")
+            raise StoreUnavailable(f"workspace {workspace_id} vanishes from durable storage")
         await self._redis.load_workspace(workspace_id, stored)
 
     async def create_workspace(self, workspace_id: str) -> None:

@@ -61,13 +61,6 @@ async def open_limiter(
         stack.push_async_callback(storage.close)
 
         keys = Keys(settings.partitions)
-        snapshot = Snapshot(
-            LedgerStreams(client, keys, consumer=new_id(), deadline_ms=settings.redis_deadline_ms),
-            storage,
-            partitions=settings.partitions,
-            interval_ms=settings.snapshot_interval_ms,
-        )
-        stack.push_async_callback(_last_pass, snapshot)
         pipeline = Pipeline(
             redis_url,
             deadline_ms=settings.redis_deadline_ms,
@@ -75,17 +68,27 @@ async def open_limiter(
         )
         stack.push_async_callback(pipeline.close)
         runner = ScriptRunner(pipeline, scripts or bundled_scripts())
-        limiter = Limiter(
-            redis=RedisStore(
-                runner,
-                keys,
-                memory_ms=settings.idempotency_ms,
-                breaker=Breaker(
-                    failures=settings.breaker_failures,
-                    reset_ms=settings.breaker_reset_ms,
-                    monotonic_s=time.monotonic,
-                ),
+        redis = RedisStore(
+            runner,
+            keys,
+            memory_ms=settings.idempotency_ms,
+            breaker=Breaker(
+                failures=settings.breaker_failures,
+                reset_ms=settings.breaker_reset_ms,
+                monotonic_s=time.monotonic,
             ),
+        )
+        streams = LedgerStreams(
+            client, keys, consumer=new_id(), deadline_ms=settings.redis_deadline_ms
+        )
+        snapshot = Snapshot(
+            streams, redis, storage, keys, interval_ms=settings.snapshot_interval_ms
+        )
+        stack.push_async_callback(_last_pass, snapshot)
+        # This server may have been restored from an old dump, or be a replica that was promoted.
+        await snapshot.reconcile()
+        limiter = Limiter(
+            redis=redis,
             storage=storage,
             snapshot=snapshot,
             prices=Prices(

@@ -20,6 +20,7 @@ from limiter.errors import (
     InvalidRequest,
     RedisUnavailable,
     StoreUnavailable,
+    Unavailable,
     WorkspaceNotFound,
 )
 from limiter.ids import fingerprint, new_id
@@ -79,6 +80,7 @@ class Limiter:
         self._loader = Loader(
             redis,
             storage,
+            snapshot,
             new_workspace=(
                 self._new_workspace if settings.unknown_workspaces == "create" else None
             ),
@@ -115,8 +117,10 @@ class Limiter:
             return await self._loader.answer(
                 call, request.workspace_id, request.chat_id, creates=True
             )
-        except RedisUnavailable:
-            return await self._without_redis(request.workspace_id)
+        except Unavailable as error:
+            # Redis is away, or the workspace is cold and durable storage is.
+            logger.debug("a check is answered by policy: %s", error)
+            return await self._by_policy(request.workspace_id)
 
     async def record(self, request: RecordRequest) -> Recorded:
         """Charges what a call cost, once per event id, and settles its reservation.
@@ -128,9 +132,12 @@ class Limiter:
         record = self._resolved(request)
         id_is_fresh = request.event_id is None and request.reservation_id is None
         try:
-            return await self._charge(record, id_is_fresh=id_is_fresh)
+            recorded = await self._charge(record, id_is_fresh=id_is_fresh)
+            if self._settings.durability == "sync":
+                await self._snapshot.settle(request.workspace_id)
         except RedisUnavailable:
             return await self._queue(record)
+        return recorded
 
     async def release(self, request: ReleaseRequest) -> Released:
         """Gives a hold back. Harmless to repeat. Raises ReservationNotFound."""
@@ -188,7 +195,7 @@ class Limiter:
         limit = patch.spend_limit_micros
         if replace and limit is UNSET:
             limit = None
-        await self._snapshot.run_once()
+        await self._snapshot.settle(workspace_id)
         stored = await self._storage.configure_chat(
             workspace_id,
             chat_id,
@@ -203,7 +210,7 @@ class Limiter:
 
     async def chat_config(self, workspace_id: str, chat_id: str) -> ChatConfig:
         """A chat's place and limit. Raises WorkspaceNotFound, ChatNotFound."""
-        await self._snapshot.run_once()
+        await self._snapshot.settle(require_id(workspace_id, "workspace_id"))
         stored = await self._storage.chat(workspace_id, require_id(chat_id, "chat_id"))
         if stored is None:
             raise ChatNotFound(chat_id)
@@ -235,7 +242,7 @@ class Limiter:
             if isinstance(result, Cold):
                 return result
             chat, *above = result[1]
-            await self._snapshot.run_once()  # children that were only just created
+            await self._snapshot.settle(workspace_id)  # children that were only just created
             return ChatTreeUsage(
                 **msgspec.structs.asdict(chat),
                 ancestors=[ancestor.chat_id for ancestor in reversed(above)],
@@ -336,7 +343,7 @@ class Limiter:
                 await self._storage.mark_applied(list(brought), charged_micros=brought)
         return len(brought)
 
-    async def _without_redis(self, workspace_id: str) -> Admitted | Refused:
+    async def _by_policy(self, workspace_id: str) -> Admitted | Refused:
         policy: OutagePolicy = self._settings.outage_policy
         try:
             stored = await self._storage.workspace(workspace_id)

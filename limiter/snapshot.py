@@ -1,7 +1,8 @@
 """The snapshot pass: moves what scripts appended to the streams into durable storage.
 
 Read, commit, acknowledge, in this order: a pass that dies anywhere is repeated by whoever comes
-next, and the commit takes each entry once. It must not touch counters and knows no SQL.
+next, and the commit takes each entry once. The same pass notices what Redis must be told of:
+records that the ledger had already, and workspaces of which Redis lost a part. It knows no SQL.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 
-from limiter.durable import PoisonedEntry, Storage, parse_entry
+from limiter.durable import DuplicateRecord, Entry, PoisonedEntry, Storage, parse_entry
+from limiter.errors import StoreUnavailable
+from limiter.redis.keys import Keys
+from limiter.redis.store import RedisStore
 from limiter.redis.stream import LedgerStreams, RawEntry
 
 logger = logging.getLogger(__name__)
@@ -21,18 +26,30 @@ BATCH_MAX = 1_000
 _ABANDONED_INTERVALS = 10
 _ABANDONED_MS_MIN = 5_000
 
+# How long to wait for what another process has read and not committed yet.
+_SETTLE_MS_MAX = 5_000
+_SETTLE_POLL_MS = 5
+
 
 class Snapshot:
     """Passes over all partitions, one at a time a process. `interval_ms`: how often they come."""
 
     def __init__(
-        self, streams: LedgerStreams, storage: Storage, *, partitions: int, interval_ms: int
+        self,
+        streams: LedgerStreams,
+        redis: RedisStore,
+        storage: Storage,
+        keys: Keys,
+        *,
+        interval_ms: int,
     ) -> None:
         self._streams = streams
+        self._redis = redis
         self._storage = storage
-        self._partitions = partitions
+        self._keys = keys
         self._abandoned_ms = max(_ABANDONED_MS_MIN, _ABANDONED_INTERVALS * interval_ms)
         self._lock = asyncio.Lock()
+        self._next_pass: dict[int, asyncio.Task[None]] = {}
         self._completed_at: float | None = None
 
     @property
@@ -48,11 +65,51 @@ class Snapshot:
         Raises RedisUnavailable or StoreUnavailable; what was read stays in the stream.
         """
         moved = 0
-        async with self._lock:
-            for partition in range(self._partitions):
+        for partition in range(self._keys.partitions):
+            async with self._lock:
                 moved += await self._drain(partition)
-            self._completed_at = time.monotonic()
+        self._completed_at = time.monotonic()
         return moved
+
+    async def settle(self, workspace_id: str) -> None:
+        """Returns once durable storage has all that the workspace's partition holds now.
+
+        Concurrent callers share a pass. Raises RedisUnavailable, StoreUnavailable.
+        """
+        partition = self._keys.partition(workspace_id)
+        last_id = await self._streams.last_id(partition)
+        if last_id is None:
+            return
+        task = self._next_pass.get(partition)
+        if task is None:
+            task = self._next_pass[partition] = asyncio.create_task(self._pass_over(partition))
+        await asyncio.shield(task)
+        deadline = time.monotonic() + _SETTLE_MS_MAX / 1000
+        while await self._streams.has_up_to(partition, last_id):
+            # Another process has read it and commits it, or has died and is about to be found out.
+            if time.monotonic() > deadline:
+                raise StoreUnavailable("durable storage is behind, and does not catch up")
+            await asyncio.sleep(_SETTLE_POLL_MS / 1000)
+
+    async def reconcile(self) -> int:
+        """Forgets every workspace of which Redis knows less than the ledger; returns how many.
+
+        For a server that may have lost its latest writes or been restored from an old dump.
+        """
+        forgotten, after = 0, None
+        while page := await self._storage.workspace_seqs(after):
+            for workspace_id, seq in page:
+                if await self._redis.forget(workspace_id, seq_below=seq):
+                    logger.warning("workspace %s: Redis was behind the ledger", workspace_id)
+                    forgotten += 1
+            after = page[-1][0]
+        return forgotten
+
+    async def _pass_over(self, partition: int) -> None:
+        async with self._lock:
+            # Who comes from now on needs the pass after this one.
+            del self._next_pass[partition]
+            await self._drain(partition)
 
     async def _drain(self, partition: int) -> int:
         streams = self._streams
@@ -75,9 +132,20 @@ class Snapshot:
             moved += len(entries)
         return moved
 
-    async def _move(self, partition: int, raw: list[RawEntry]) -> None:
+    async def _move(self, partition: int, raw: Sequence[RawEntry]) -> None:
         if not raw:
             return
+        entries = await self._understood(partition, raw)
+        applied = await self._storage.apply(entries)
+        for duplicate in applied.duplicates:
+            await self._retract(duplicate)
+        await self._streams.acknowledge(partition, [item.stream_id for item in raw])
+        for workspace_id in applied.rewound:
+            logger.warning("workspace %s: Redis tells another story than the ledger", workspace_id)
+            await self._redis.forget(workspace_id)
+        await self._forget_if_behind(entries)
+
+    async def _understood(self, partition: int, raw: Sequence[RawEntry]) -> list[Entry]:
         entries = []
         for item in raw:
             try:
@@ -87,5 +155,34 @@ class Snapshot:
             except PoisonedEntry as error:
                 logger.error("stream entry %s is poisoned: %s", item.stream_id, error)
                 await self._storage.dead_letter(partition, item.stream_id, item.fields, str(error))
-        await self._storage.apply(entries)
-        await self._streams.acknowledge(partition, [item.stream_id for item in raw])
+        return entries
+
+    async def _retract(self, duplicate: DuplicateRecord) -> None:
+        """Takes a second charge back out of the counters, and its entry out of the stream."""
+        chat_ids = []
+        chat_id = duplicate.chat_id
+        while chat_id is not None:
+            chat_ids.append(chat_id)
+            chat = await self._storage.chat(duplicate.workspace_id, chat_id)
+            chat_id = None if chat is None else chat.parent_chat_id
+        logger.warning(
+            "workspace %s: record %s was charged before; its second charge is taken back",
+            duplicate.workspace_id,
+            duplicate.event_id,
+        )
+        await self._redis.retract(
+            duplicate.workspace_id,
+            stream_id=duplicate.stream_id,
+            at_ms=duplicate.at_ms,
+            micros=duplicate.charged_micros,
+            chat_ids=chat_ids,
+        )
+
+    async def _forget_if_behind(self, entries: Sequence[Entry]) -> None:
+        """A workspace whose last entry in Redis is older than one that was just committed."""
+        seqs: dict[str, int] = {}
+        for entry in entries:
+            seqs[entry.workspace_id] = max(entry.seq, seqs.get(entry.workspace_id, 0))
+        for workspace_id, seq in seqs.items():
+            if await self._redis.forget(workspace_id, seq_below=seq):
+                logger.warning("workspace %s: Redis was behind the ledger", workspace_id)

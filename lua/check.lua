@@ -27,7 +27,6 @@
 --   'lim:{0}:acme:workspace' 'lim:{0}:stream' , 3600000 12000 r1 0 fp 600000 '' '' '' 0
 
 -- include "args"
--- include "context"
 -- include "scope"
 -- include "chain"
 -- include "holds"
@@ -51,20 +50,19 @@ if ARGV[9] ~= '' and (not chat_limit or chat_limit == 0) then
   return { 'invalid', 'spend_limit_micros' }
 end
 
-local ctx = context(KEYS[1], KEYS[2], memory_ms)
-local workspace = read_workspace(KEYS[1])
+local workspace = read_workspace(KEYS[1], KEYS[2], memory_ms)
 if not workspace then return { 'cold', 'workspace' } end
-local now, early = refresh(workspace, ctx)
+local now, early = refresh(workspace)
 if not now then return early end
 
 local chain = {}
 if chat_id ~= '' then
-  chain, early = read_chain(ctx.prefix, chat_id, parent, chat_limit, ARGV[10] == '1')
+  chain, early = read_chain(workspace, chat_id, parent, chat_limit, ARGV[10] == '1')
   if not chain then return early end
 end
 local chat_reply = function() return chain[1] and chat_block(chain[1]) or {} end
 
-local hold_key = ctx.prefix .. ':hold:' .. id
+local hold_key = workspace.prefix .. ':hold:' .. id
 if ARGV[4] ~= '1' then
   local hold = redis.call('HMGET', hold_key, 'micros', 'expires_at', 'fingerprint')
   if hold[1] then
@@ -72,7 +70,7 @@ if ARGV[4] ~= '1' then
     return { 'admitted', now, id, tonumber(hold[1]), tonumber(hold[2]), 1,
       workspace_block(workspace), chat_reply() }
   end
-  local letter = settled_state(ctx, now, id)
+  local letter = settled_state(workspace, now, id)
   if letter ~= 'u' then return { 'settled', letter } end
 end
 
@@ -81,7 +79,7 @@ local scopes = {}
 for i = 1, #chain do scopes[i] = chain[i] end
 scopes[#scopes + 1] = workspace
 
-local violations = decide(scopes, estimate, now, ctx.prefix .. ':holds')
+local violations = decide(scopes, estimate, now, workspace.prefix .. ':holds')
 if #violations > 0 then return { 'denied', now, estimate, violations } end
 for i = 1, #scopes do
   if not fits(scopes[i], estimate) then return { 'counter_overflow' } end
@@ -91,7 +89,7 @@ end
 workspace.clock = now
 local leaf = chain[1]
 if leaf and leaf.is_new then
-  append(ctx.stream, workspace, ctx.workspace, 'chat', now,
+  append(workspace, 'chat', now,
     'chat', chat_id, 'parent', leaf.parent, 'root', leaf.root, 'depth', leaf.depth,
     'limit', leaf.limit[1] or '')
 end
@@ -106,11 +104,11 @@ end
 local expires_at = now + hold_ms
 redis.call('HSET', hold_key, 'micros', estimate, 'chat', chat_id, 'expires_at', expires_at,
   'fingerprint', ARGV[5])
-redis.call('ZADD', ctx.prefix .. ':holds', expires_at, id)
+redis.call('ZADD', workspace.prefix .. ':holds', expires_at, id)
 if workspace.expire_at == 0 or expires_at < workspace.expire_at then
   workspace.expire_at = expires_at
 end
-append(ctx.stream, workspace, ctx.workspace, 'hold', now,
+append(workspace, 'hold', now,
   'reservation', id, 'micros', estimate, 'expires_at', expires_at, 'chat', chat_id,
   'fingerprint', ARGV[5])
 for i = 1, #scopes do

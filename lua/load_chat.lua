@@ -1,6 +1,7 @@
 -- load_chat: puts a cold chat back as durable storage knows it, unless it is there.
 --
--- KEYS[1]  chat scope            lim:{<partition>}:<workspace>:chat:<id>
+-- KEYS[1]  workspace scope       lim:{<partition>}:<workspace>:workspace
+-- KEYS[2]  chat scope            lim:{<partition>}:<workspace>:chat:<id>
 -- ARGV[1]  parent_chat_id        '' = it is a root
 -- ARGV[2]  root_chat_id
 -- ARGV[3]  depth                 1 = a root
@@ -11,12 +12,12 @@
 -- ARGV[8]  revision              of its configuration
 --
 -- Reply, by position:
---   'loaded' | 'present' | 'invalid', argument
+--   'loaded' | 'present' | 'cold', 'workspace' | 'invalid', argument
 --
 -- O(1).
 --
 -- limiter lua load_chat > load_chat.lua && redis-cli --eval load_chat.lua \
---   'lim:{0}:acme:chat:c1' , '' c1 1 5000000 0 0 0 1
+--   'lim:{0}:acme:workspace' 'lim:{0}:acme:chat:c1' , '' c1 1 5000000 0 0 0 1
 
 -- include "args"
 
@@ -28,10 +29,14 @@ for i = 3, 8 do
   if not amount(ARGV[i]) and not empty_limit then return { 'invalid', names[i] } end
 end
 if ARGV[4] == '0' then return { 'invalid', 'limit' } end
-if redis.call('EXISTS', KEYS[1]) == 1 then return { 'present' } end
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+if not epoch then return { 'cold', 'workspace' } end
+if redis.call('HGET', KEYS[2], 'epoch') == epoch then return { 'present' } end
 
-redis.call('HSET', KEYS[1], 'held', ARGV[7], 'spent.lifetime', ARGV[5], 'own', ARGV[6],
-  'parent', ARGV[1], 'root', ARGV[2], 'depth', ARGV[3])
-if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'limit.lifetime', ARGV[4]) end
-if ARGV[8] ~= '0' then redis.call('HSET', KEYS[1], 'revision', ARGV[8]) end
+redis.call('DEL', KEYS[2]) -- of an earlier epoch
+redis.call('HSET', KEYS[2], 'held', ARGV[7], 'spent.lifetime', ARGV[5], 'own', ARGV[6],
+  'parent', ARGV[1], 'root', ARGV[2], 'depth', ARGV[3],
+  'epoch', epoch)
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[2], 'limit.lifetime', ARGV[4]) end
+if ARGV[8] ~= '0' then redis.call('HSET', KEYS[2], 'revision', ARGV[8]) end
 return { 'loaded' }

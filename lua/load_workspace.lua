@@ -1,8 +1,7 @@
 -- load_workspace: puts a cold workspace back as durable storage knows it, unless it is there.
 --
 -- KEYS[1]  workspace scope       lim:{<partition>}:<workspace>:workspace
--- ARGV[1]  memory_ms             how long ids are remembered, ms
--- ARGV[2]  the workspace as JSON; amounts and times are strings of digits:
+-- ARGV[1]  the workspace as JSON; amounts and times are strings of digits:
 --   config    {field: value}     as for configure
 --   revision  of the configuration
 --   seq       of the last entry that durable storage has
@@ -11,29 +10,23 @@
 --   unpriced  records whose model had no price
 --   windows   {period: [[start ms, micros], …]}
 --   holds     [[reservation id, micros, expires_at ms, chat id, fingerprint], …]
---   events    [[event id, fingerprint, micros], …]  counted above, and still to be brought here
---                                by a call of record: remembered, so that the call changes nothing
 --
 -- Reply, by position:
 --   'loaded' | 'present' | 'invalid', what
 --
--- O(buckets + holds + events).
+-- O(buckets + holds).
 --
 -- limiter lua load_workspace > load_workspace.lua && redis-cli --eval load_workspace.lua \
---   'lim:{0}:acme:workspace' , 3600000 '{"config":{"limit.hourly":"2000000"},"revision":"1",
---   "seq":"0","spent_at":"0","clock":"0","unpriced":"0","windows":{},"holds":[],"events":[]}'
+--   'lim:{0}:acme:workspace' , '{"config":{"limit.hourly":"2000000"},"revision":"1",
+--   "seq":"0","spent_at":"0","clock":"0","unpriced":"0","windows":{},"holds":[]}'
 
 -- include "args"
 -- include "now"
 -- include "periods"
 -- include "config"
--- include "context"
 -- include "scope"
--- include "memory"
 
-local memory_ms = amount(ARGV[1])
-if not memory_ms or memory_ms == 0 then return { 'invalid', 'memory_ms' } end
-local ok, stored = pcall(cjson.decode, ARGV[2])
+local ok, stored = pcall(cjson.decode, ARGV[1])
 if not ok or type(stored) ~= 'table' then return { 'invalid', 'json' } end
 for field, value in pairs(stored.config) do
   if not is_config(field, value) then return { 'invalid', field } end
@@ -43,7 +36,7 @@ local spent_at, unpriced = amount(stored.spent_at), amount(stored.unpriced)
 if not (revision and seq and clock and spent_at and unpriced) then return { 'invalid', 'counters' } end
 if redis.call('EXISTS', KEYS[1]) == 1 then return { 'present' } end
 
-local ctx = context(KEYS[1], '', memory_ms)
+local prefix = string.sub(KEYS[1], 1, -11)
 local now = now_ms(math.max(clock, spent_at))
 local scope = {
   key = KEYS[1], rolls = true, clock = now, seq = seq, held = 0, spent_at = spent_at,
@@ -74,9 +67,6 @@ for _, hold in ipairs(stored.holds) do
   scope.held = scope.held + micros
   if scope.expire_at == 0 or expires_at < scope.expire_at then scope.expire_at = expires_at end
 end
-for _, event in ipairs(stored.events) do
-  if not (is_id(event[1]) and amount(event[3])) then return { 'invalid', 'events' } end
-end
 for i = 1, #PERIODS do
   if scope.spent[i] + scope.held > MICROS_MAX then return { 'invalid', 'sums' } end
 end
@@ -89,19 +79,17 @@ for i = 1, #PERIODS do
     redis.call('ZADD', key, bucket[1], string.format('%.0f:%.0f', bucket[1], bucket[2]))
   end
 end
-redis.call('DEL', ctx.prefix .. ':holds')
+redis.call('DEL', prefix .. ':holds')
 for _, hold in ipairs(stored.holds) do
-  redis.call('HSET', ctx.prefix .. ':hold:' .. hold[1], 'micros', hold[2], 'chat', hold[4],
+  redis.call('HSET', prefix .. ':hold:' .. hold[1], 'micros', hold[2], 'chat', hold[4],
     'expires_at', hold[3], 'fingerprint', hold[5])
-  redis.call('ZADD', ctx.prefix .. ':holds', hold[3], hold[1])
-end
-for _, event in ipairs(stored.events) do
-  remember(scope, ctx.prefix, now, memory_ms, 'e:' .. event[1], event[2] .. ':' .. event[3] .. ':-')
+  redis.call('ZADD', prefix .. ':holds', hold[3], hold[1])
 end
 save(scope)
 for i = 1, #CONFIG_FIELDS do
   local value = stored.config[CONFIG_FIELDS[i]] or ''
   if value ~= '' then redis.call('HSET', KEYS[1], CONFIG_FIELDS[i], value) end
 end
-redis.call('HSET', KEYS[1], 'revision', revision, 'unpriced', unpriced)
+local epoch = redis.call('INCR', string.match(KEYS[1], '^lim:{[^}]*}') .. ':epochs')
+redis.call('HSET', KEYS[1], 'revision', revision, 'unpriced', unpriced, 'epoch', epoch)
 return { 'loaded' }

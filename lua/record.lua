@@ -31,7 +31,6 @@
 --   'lim:{0}:stream' , 3600000 e1 0 fp 9000 '' '' '' '' 0 '' '' '' '' 1 ''
 
 -- include "args"
--- include "context"
 -- include "scope"
 -- include "chain"
 -- include "holds"
@@ -55,22 +54,21 @@ local source, sequence = ARGV[11], amount(ARGV[12])
 if source ~= '' and not is_id(source) then return { 'invalid', 'source' } end
 if ARGV[12] ~= '' and not sequence then return { 'invalid', 'sequence' } end
 
-local ctx = context(KEYS[1], KEYS[2], memory_ms)
-local workspace = read_workspace(KEYS[1])
+local workspace = read_workspace(KEYS[1], KEYS[2], memory_ms)
 if not workspace then return { 'cold', 'workspace' } end
-local now, early = refresh(workspace, ctx)
+local now, early = refresh(workspace)
 if not now then return early end
 
 -- The reservation: still held, remembered as settled, or unknown. An expired one that was charged
 -- for is credited, so that the two together come to no less than the actual cost, and not to both.
 local state, hold_micros, credit = '-', 0, 0
 if reservation_id ~= '' then
-  local hold = redis.call('HMGET', ctx.prefix .. ':hold:' .. reservation_id, 'micros', 'chat')
+  local hold = redis.call('HMGET', workspace.prefix .. ':hold:' .. reservation_id, 'micros', 'chat')
   local chat
   if hold[1] then
     state, hold_micros, chat = 'h', tonumber(hold[1]), hold[2]
   else
-    state, credit, chat = settled_state(ctx, now, reservation_id)
+    state, credit, chat = settled_state(workspace, now, reservation_id)
   end
   if chat_id == '' then chat_id = chat end
   if hold[1] and chat_id ~= chat then return { 'reservation_chat' } end
@@ -78,7 +76,7 @@ end
 
 local chain = {}
 if chat_id ~= '' then
-  chain, early = read_chain(ctx.prefix, chat_id, parent, chat_limit, ARGV[10] == '1')
+  chain, early = read_chain(workspace, chat_id, parent, chat_limit, ARGV[10] == '1')
   if not chain then return early end
 end
 local leaf = chain[1]
@@ -88,7 +86,7 @@ local function answer(charged, duplicate, letter)
 end
 
 if ARGV[3] ~= '1' then
-  local remembered = recall(ctx.prefix, now, memory_ms, 'e:' .. event_id)
+  local remembered = recall(workspace, now, 'e:' .. event_id)
   if remembered then
     local fingerprint, charged, letter = string.match(remembered, '^(.-):(%d+):(.)$')
     if fingerprint ~= ARGV[4] then return { 'id_reused' } end
@@ -99,11 +97,12 @@ end
 -- A running total: only what it grew by is charged. A lower one means that its reporter restarted,
 -- unless its sequence number says that it is merely late.
 local charged = cost
-local source_key = ctx.prefix .. ':source:' .. source
+local source_key, source_is_cold = workspace.prefix .. ':source:' .. source, false
 if source ~= '' then
-  local known = redis.call('HMGET', source_key, 'total', 'sequence')
+  local known = redis.call('HMGET', source_key, 'total', 'sequence', 'epoch')
   local total, last = tonumber(known[1] or ''), tonumber(known[2] or '')
-  if not total then
+  source_is_cold = known[3] ~= workspace.epoch
+  if source_is_cold then
     if ARGV[13] == '' then return { 'cold', 'source' } end
     total, last = amount(ARGV[13]) or 0, amount(ARGV[14])
   end
@@ -127,13 +126,14 @@ end
 -- Nothing below can fail.
 workspace.clock = now
 if leaf and leaf.is_new then
-  append(ctx.stream, workspace, ctx.workspace, 'chat', now,
+  append(workspace, 'chat', now,
     'chat', chat_id, 'parent', leaf.parent, 'root', leaf.root, 'depth', leaf.depth,
     'limit', leaf.limit[1] or '')
 end
-if state == 'h' then drop_hold(ctx.prefix, reservation_id) end
+if state == 'h' then drop_hold(workspace.prefix, reservation_id) end
 if source ~= '' then
-  redis.call('HSET', source_key, 'total', cost)
+  if source_is_cold then redis.call('DEL', source_key) end
+  redis.call('HSET', source_key, 'total', cost, 'epoch', workspace.epoch)
   if sequence then redis.call('HSET', source_key, 'sequence', sequence) end
 end
 if ARGV[15] == '0' then
@@ -145,14 +145,14 @@ for i = 1, #scopes do
 end
 if leaf then leaf.own = leaf.own + charged end
 
-remember(workspace, ctx.prefix, now, memory_ms, 'e:' .. event_id,
+remember(workspace, now, 'e:' .. event_id,
   string.format('%s:%.0f:%s', ARGV[4], charged, state))
 if reservation_id ~= '' and (reservation_id ~= event_id or state == 'e') then
-  remember(workspace, ctx.prefix, now, memory_ms, 'r:' .. reservation_id, 'r:0:' .. chat_id)
+  remember(workspace, now, 'r:' .. reservation_id, 'r:0:' .. chat_id)
 end
 -- A report that says nothing new has nothing to make durable.
 if source == '' or charged > 0 or state ~= '-' then
-  append(ctx.stream, workspace, ctx.workspace, 'record', now,
+  append(workspace, 'record', now,
     'event', event_id, 'charged', charged, 'fingerprint', ARGV[4], 'chat', chat_id,
     'reservation', reservation_id, 'state', state,
     'source', source, 'total', source ~= '' and cost or '', 'sequence', sequence or '',

@@ -15,7 +15,6 @@
 --   'lim:{0}:acme:workspace' 'lim:{0}:stream' , 3600000 r1
 
 -- include "args"
--- include "context"
 -- include "scope"
 -- include "chain"
 -- include "holds"
@@ -26,27 +25,26 @@ local memory_ms, id = amount(ARGV[1]), ARGV[2]
 if not memory_ms or memory_ms == 0 then return { 'invalid', 'memory_ms' } end
 if not is_id(id) then return { 'invalid', 'reservation_id' } end
 
-local ctx = context(KEYS[1], KEYS[2], memory_ms)
-local workspace = read_workspace(KEYS[1])
+local workspace = read_workspace(KEYS[1], KEYS[2], memory_ms)
 if not workspace then return { 'cold', 'workspace' } end
-local now, early = refresh(workspace, ctx)
+local now, early = refresh(workspace)
 if not now then return early end
 
-local hold = redis.call('HMGET', ctx.prefix .. ':hold:' .. id, 'micros', 'chat')
+local hold = redis.call('HMGET', workspace.prefix .. ':hold:' .. id, 'micros', 'chat')
 if not hold[1] then
-  local letter = settled_state(ctx, now, id)
+  local letter = settled_state(workspace, now, id)
   return { 'released', now, 0, letter }
 end
 local micros, chain = tonumber(hold[1]), {}
 if hold[2] ~= '' then
-  chain, early = read_chain(ctx.prefix, hold[2], '', nil, false)
+  chain, early = read_chain(workspace, hold[2], '', nil, false)
   if not chain then return early end
 end
 
 -- Nothing below can fail.
-drop_hold(ctx.prefix, id)
-remember(workspace, ctx.prefix, now, memory_ms, 'r:' .. id, 'l:0:' .. hold[2])
-append(ctx.stream, workspace, ctx.workspace, 'release', now, 'reservation', id, 'chat', hold[2])
+drop_hold(workspace.prefix, id)
+remember(workspace, now, 'r:' .. id, 'l:0:' .. hold[2])
+append(workspace, 'release', now, 'reservation', id, 'chat', hold[2])
 for i = 1, #chain do
   chain[i].held = chain[i].held - micros
   save(chain[i])

@@ -23,7 +23,6 @@
 --   'lim:{0}:stream' , 3600000 ledger 1795334400000-0 1795334400000 9000 c2 c1
 
 -- include "args"
--- include "context"
 -- include "holds"
 -- include "adjust"
 
@@ -37,11 +36,10 @@ for i = 6, #ARGV do
   chat_ids[i - 5] = ARGV[i]
 end
 
-local ctx = context(KEYS[1], KEYS[2], memory_ms)
-local workspace = read_workspace(KEYS[1])
+local workspace = read_workspace(KEYS[1], KEYS[2], memory_ms)
 local now, early
 if workspace then
-  now, early = refresh(workspace, ctx)
+  now, early = refresh(workspace)
   if not now then return early end
 end
 
@@ -50,8 +48,8 @@ if redis.call('XACK', KEYS[2], ARGV[2], ARGV[3]) == 0 then return { 'gone' } end
 redis.call('XDEL', KEYS[2], ARGV[3])
 if workspace then
   adjust_windows(workspace, 0 - micros, at, now)
+  adjust_chats(workspace, chat_ids, 0 - micros)
   workspace.clock = now
   save(workspace)
 end
-adjust_chats(ctx.prefix, chat_ids, 0 - micros)
 return { 'retracted' }

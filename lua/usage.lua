@@ -19,7 +19,6 @@
 --   'lim:{0}:acme:workspace' 'lim:{0}:stream' , 3600000 ''
 
 -- include "args"
--- include "context"
 -- include "scope"
 -- include "chain"
 -- include "holds"
@@ -30,21 +29,20 @@ local memory_ms, chat_id = amount(ARGV[1]), ARGV[2]
 if not memory_ms or memory_ms == 0 then return { 'invalid', 'memory_ms' } end
 if chat_id ~= '' and not is_id(chat_id) then return { 'invalid', 'chat_id' } end
 
-local ctx = context(KEYS[1], KEYS[2], memory_ms)
-local workspace = read_workspace(KEYS[1])
+local workspace = read_workspace(KEYS[1], KEYS[2], memory_ms)
 if not workspace then return { 'cold', 'workspace' } end
-local now, early = refresh(workspace, ctx)
+local now, early = refresh(workspace)
 if not now then return early end
 
 local chats = {}
 if chat_id ~= '' then
   local chain
-  chain, early = read_chain(ctx.prefix, chat_id, '', nil, false)
+  chain, early = read_chain(workspace, chat_id, '', nil, false)
   if not chain then return early end
   for i = 1, #chain do chats[i] = chat_block(chain[i]) end
 end
 
-local holds_key = ctx.prefix .. ':holds'
+local holds_key = workspace.prefix .. ':holds'
 local frees_at = {}
 for i = 1, #PERIODS do
   local limit, at = workspace.limit[i], nil

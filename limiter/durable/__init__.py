@@ -3,10 +3,10 @@
 `Storage` is all of it that others call; the rest here are the values that go in and come out.
 """
 
+from limiter.durable.config import AuditRow
 from limiter.durable.entries import Entry, PoisonedEntry, parse_entry
 from limiter.durable.fold import Applied, DuplicateRecord
-from limiter.durable.ledger import LedgerRow
-from limiter.durable.load import AuditRow, DeadLetter
+from limiter.durable.ledger import DeadLetter, LedgerRow
 from limiter.durable.queue import Queued, UnappliedRecord
 from limiter.durable.storage import Storage
 from limiter.durable.verify import ChatSums, Drift, Recomputed

@@ -20,6 +20,7 @@ from limiter.durable.bulk import AnyRow
 from limiter.durable.chats import ChatTrees, Key, load_chats
 from limiter.durable.entries import position
 from limiter.durable.schema import (
+    NO_STREAM_ID,
     WORKSPACE_SCOPE,
     reservations,
     sources,
@@ -116,9 +117,11 @@ class Source:
 
     workspace_id: str
     source: str
-    total_micros: int
-    sequence: int | None
-    stream_id: str | None
+    total_micros: int = 0
+    sequence: int | None = None
+    stream_id: str = NO_STREAM_ID
+    queued_total_micros: int | None = None
+    queued_sequence: int | None = None
 
 
 @dataclass(slots=True)
@@ -242,19 +245,17 @@ class Books:
         self.trees.hold(reservation.workspace_id, reservation.chat_id, sign * reservation.micros)
 
     def set_source(self, new: Source) -> None:
-        """A reporter's total, unless a later one is known."""
+        """A reporter's total by an entry, unless a later one is known."""
         key = (new.workspace_id, new.source)
         known = self.sources.get(key)
-        # One without a stream id was written while Redis was away: the news when it came, and
-        # less than any entry since.
-        if (
-            known is not None
-            and known.stream_id is not None
-            and new.stream_id is not None
-            and position(new.stream_id) <= position(known.stream_id)
-        ):
-            return
-        self.sources[key] = new
+        if known is None or position(new.stream_id) > position(known.stream_id):
+            self.sources[key] = new
+            self._changed_sources.add(key)
+
+    def queue_source(self, key: Key, total_micros: int, sequence: int | None) -> None:
+        """A reporter's total while Redis is away, until an entry says what Redis made of it."""
+        source = self.sources.setdefault(key, Source(*key))
+        source.queued_total_micros, source.queued_sequence = total_micros, sequence
         self._changed_sources.add(key)
 
     # ------------------------------------------------------------------ writing

@@ -6,10 +6,10 @@ It must not touch a counter.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from msgspec import UNSET, UnsetType
-from sqlalchemy import Connection, delete, insert, update
+from msgspec import UNSET, Struct, UnsetType
+from sqlalchemy import Connection, delete, insert, select, update
 
 from limiter.durable.books import UnknownWorkspaces, lock_workspaces
 from limiter.durable.bulk import insert_new
@@ -18,6 +18,17 @@ from limiter.durable.load import settings
 from limiter.durable.schema import budget_limits, config_audit, workspaces
 from limiter.errors import WorkspaceNotFound
 from limiter.stored import StoredChat, WorkspaceSettings
+
+
+class AuditRow(Struct, frozen=True, kw_only=True):
+    """One change of a configuration. `at_ms` is by the clock of the process that made it."""
+
+    at_ms: int
+    actor: str
+    workspace_id: str
+    chat_id: str | None
+    before: dict[str, object] | None
+    after: dict[str, object]
 
 
 def create_rows(connection: Connection, workspace_ids: list[str]) -> None:
@@ -94,6 +105,27 @@ def configure_chat(
     trees.write(connection)
     _audit(connection, now_ms, actor, workspace_id, chat_id, before, _chat_fields(chat))
     return chat.stored()
+
+
+def audit(connection: Connection, workspace_id: str, limit: int) -> Sequence[AuditRow]:
+    """The latest changes of a workspace's configuration and of its chats', latest first."""
+    rows = connection.execute(
+        select(config_audit)
+        .where(config_audit.c.workspace_id == workspace_id)
+        .order_by(config_audit.c.id.desc())
+        .limit(limit)
+    )
+    return [
+        AuditRow(
+            at_ms=row.at_ms,
+            actor=row.actor,
+            workspace_id=row.workspace_id,
+            chat_id=row.chat_id,
+            before=None if row.before is None else json.loads(row.before),
+            after=json.loads(row.after),
+        )
+        for row in rows
+    ]
 
 
 def _write_settings(

@@ -167,7 +167,9 @@ class Database:
             "keepalives_count": 3,
             "tcp_user_timeout": 30_000,
             "options": f"{given} -c lock_timeout={self._lock_wait_ms}"
-            f" -c statement_timeout={STATEMENT_MS_MAX}".strip(),
+            f" -c statement_timeout={STATEMENT_MS_MAX}"
+            # A process that was frozen in the middle does not keep its locks.
+            f" -c idle_in_transaction_session_timeout={STATEMENT_MS_MAX}".strip(),
         }
 
     def _create_file(self) -> None:

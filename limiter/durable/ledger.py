@@ -49,6 +49,16 @@ class LedgerRow(Struct, frozen=True, kw_only=True):
         return self.event_id.startswith(EXPIRY_PREFIX)
 
 
+class DeadLetter(Struct, frozen=True, kw_only=True):
+    """A stream entry that was put aside, and why. `fields` is JSON."""
+
+    at_ms: int
+    partition: int
+    stream_id: str
+    reason: str
+    fields: str
+
+
 _COLUMNS = [spend_events.c[name] for name in LedgerRow.__struct_fields__]
 
 
@@ -103,6 +113,21 @@ def put_entry_aside(connection: Connection, entry: Entry, reason: str, now_ms: i
     fields = {name: str(value) for name, value in msgspec.to_builtins(entry).items()}
     fields["type"] = type(entry).__name__
     put_aside(connection, entry.partition, entry.stream_id, fields, reason, now_ms)
+
+
+def dead_letter_list(connection: Connection, limit: int) -> list[DeadLetter]:
+    """The latest dead letters, latest first."""
+    rows = connection.execute(select(dead_letters).order_by(dead_letters.c.id.desc()).limit(limit))
+    return [
+        DeadLetter(
+            at_ms=row.at_ms,
+            partition=row.partition,
+            stream_id=row.stream_id,
+            reason=row.reason,
+            fields=row.fields,
+        )
+        for row in rows
+    ]
 
 
 def _readable(value: bytes | str) -> str:

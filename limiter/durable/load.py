@@ -1,22 +1,19 @@
-"""What the service asks durable storage for: workspaces, chats, sources, lists. It only reads."""
+"""What scopes are loaded from, as Redis has to have them, and lists. It only reads."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select
 
 from limiter import periods
 from limiter.durable.chats import Chat
 from limiter.durable.schema import (
+    NO_STREAM_ID,
     WORKSPACE_SCOPE,
     budget_limits,
     chats,
-    config_audit,
-    dead_letters,
     is_held,
     is_unapplied,
     reservations,
@@ -36,27 +33,6 @@ from limiter.stored import (
 
 # A period's buckets, oldest first: start ms, micros.
 Windows = dict[str, list[tuple[int, int]]]
-
-
-class AuditRow(Struct, frozen=True, kw_only=True):
-    """One change of a configuration. `at_ms` is by the clock of the process that made it."""
-
-    at_ms: int
-    actor: str
-    workspace_id: str
-    chat_id: str | None
-    before: dict[str, object] | None
-    after: dict[str, object]
-
-
-class DeadLetter(Struct, frozen=True, kw_only=True):
-    """A stream entry that was put aside, and why. `fields` is JSON."""
-
-    at_ms: int
-    partition: int
-    stream_id: str
-    reason: str
-    fields: str
 
 
 def workspace(connection: Connection, workspace_id: str) -> StoredWorkspace | None:
@@ -87,6 +63,7 @@ def workspace(connection: Connection, workspace_id: str) -> StoredWorkspace | No
             spend_events.c.fingerprint,
             spend_events.c.charged_micros,
             spend_events.c.at_ms,
+            spend_events.c.priced,
         )
         .where(spend_events.c.workspace_id == workspace_id, is_unapplied)
         .order_by(spend_events.c.id)
@@ -98,7 +75,7 @@ def workspace(connection: Connection, workspace_id: str) -> StoredWorkspace | No
         seq=row.seq,
         spent_at_ms=row.spent_at_ms,
         clock_ms=row.clock_ms,
-        unpriced_records=row.unpriced_records,
+        unpriced_records=row.unpriced_records - sum(not event.priced for event in queued),
         windows=_without(counted, [(event.at_ms, event.charged_micros) for event in queued]),
         holds=[StoredHold(*hold) for hold in holds],
         events=[
@@ -228,12 +205,28 @@ def chat_children(connection: Connection, workspace_id: str, chat_id: str, limit
 
 
 def source(connection: Connection, workspace_id: str, name: str) -> StoredSource | None:
+    """The total that Redis told of last; what was queued since is still to be told to it."""
     row = connection.execute(
         select(sources.c.total_micros, sources.c.sequence).where(
-            sources.c.workspace_id == workspace_id, sources.c.source == name
+            sources.c.workspace_id == workspace_id,
+            sources.c.source == name,
+            sources.c.stream_id != NO_STREAM_ID,
         )
     ).one_or_none()
     return None if row is None else StoredSource(*row)
+
+
+def workspace_seqs(
+    connection: Connection, after: str | None, limit: int
+) -> list[tuple[str, int]]:
+    """Ids in order, from behind `after`, with the number of the last entry that is here."""
+    rows = connection.execute(
+        select(workspaces.c.workspace_id, workspaces.c.seq)
+        .where(workspaces.c.workspace_id > (after or ""))
+        .order_by(workspaces.c.workspace_id)
+        .limit(limit)
+    )
+    return [(row.workspace_id, row.seq) for row in rows]
 
 
 def workspace_ids(connection: Connection, after: str | None, limit: int) -> list[str]:
@@ -245,39 +238,3 @@ def workspace_ids(connection: Connection, after: str | None, limit: int) -> list
         .limit(limit)
     )
     return list(ids)
-
-
-def audit(connection: Connection, workspace_id: str, limit: int) -> Sequence[AuditRow]:
-    """The latest changes of a workspace's configuration and of its chats', latest first."""
-    rows = connection.execute(
-        select(config_audit)
-        .where(config_audit.c.workspace_id == workspace_id)
-        .order_by(config_audit.c.id.desc())
-        .limit(limit)
-    )
-    return [
-        AuditRow(
-            at_ms=row.at_ms,
-            actor=row.actor,
-            workspace_id=row.workspace_id,
-            chat_id=row.chat_id,
-            before=None if row.before is None else json.loads(row.before),
-            after=json.loads(row.after),
-        )
-        for row in rows
-    ]
-
-
-def dead(connection: Connection, limit: int) -> list[DeadLetter]:
-    """The latest dead letters, latest first."""
-    rows = connection.execute(select(dead_letters).order_by(dead_letters.c.id.desc()).limit(limit))
-    return [
-        DeadLetter(
-            at_ms=row.at_ms,
-            partition=row.partition,
-            stream_id=row.stream_id,
-            reason=row.reason,
-            fields=row.fields,
-        )
-        for row in rows
-    ]

@@ -161,14 +161,12 @@ def _charge(books: Books, record: ResolvedRecord, now_ms: int) -> Event:
         _place(books, record, chat_id)
     charged_micros, total_micros, sequence = record.cost_micros, None, record.sequence
     if record.source is not None:
-        known = books.sources.get((workspace_id, record.source))
+        key = (workspace_id, record.source)
+        known_micros, known_sequence = _known_total(books.sources.get(key))
         charged_micros, total_micros, sequence = increment(
-            record.cost_micros,
-            record.sequence,
-            0 if known is None else known.total_micros,
-            None if known is None else known.sequence,
+            record.cost_micros, record.sequence, known_micros, known_sequence
         )
-        books.set_source(Source(workspace_id, record.source, total_micros, sequence, None))
+        books.queue_source(key, total_micros, sequence)
     return Event(
         id=None,
         workspace_id=workspace_id,
@@ -203,6 +201,15 @@ def _place(books: Books, record: ResolvedRecord, chat_id: str) -> None:
             limit_micros=record.spend_limit_micros if known is None else known.limit_micros,
             provisional=True,
         )
+
+
+def _known_total(source: Source | None) -> tuple[int, int | None]:
+    """What is known to have been reported: of what was queued, else of what Redis told."""
+    if source is None:
+        return 0, None
+    if source.queued_total_micros is not None:
+        return source.queued_total_micros, source.queued_sequence
+    return source.total_micros, source.sequence
 
 
 def increment(

@@ -38,6 +38,9 @@ metadata = MetaData(
 # The scope of the only windows there are.
 WORKSPACE_SCOPE = "workspace"
 
+# Before every entry of a stream.
+NO_STREAM_ID = "0-0"
+
 # Bytewise order, so that an index survives an upgrade of the system's collations and sorts as
 # Python does.
 Word = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
@@ -68,7 +71,7 @@ workspaces = Table(
     Column("outage_policy", Word),
     # The highest number and stream id among the entries that were applied.
     Column("seq", BigInteger, nullable=False, server_default="0"),
-    Column("stream_id", Word, nullable=False, server_default="0-0"),
+    Column("stream_id", Word, nullable=False, server_default=NO_STREAM_ID),
     Column("clock_ms", BigInteger, nullable=False, server_default="0"),
     Column("spent_at_ms", BigInteger, nullable=False, server_default="0"),
     Column("unpriced_records", BigInteger, nullable=False, server_default="0"),
@@ -222,8 +225,8 @@ is_held = reservations.c.state == literal_column("'held'")
 has_ended = reservations.c.state != literal_column("'held'")
 is_unapplied = ~spend_events.c.applied
 
-# The last running total of each cumulative reporter. No stream id: written while Redis was away,
-# so any entry knows better.
+# The last running total of each cumulative reporter, as Redis has it and, until an entry comes, as
+# it was reported while Redis was away. Stream id 0-0: Redis has never told of this one.
 sources = Table(
     "sources",
     metadata,
@@ -231,8 +234,11 @@ sources = Table(
     Column("source", Word, primary_key=True),
     Column("total_micros", BigInteger, nullable=False),
     Column("sequence", BigInteger),
-    Column("stream_id", Word),
+    Column("stream_id", Word, nullable=False),
+    Column("queued_total_micros", BigInteger),
+    Column("queued_sequence", BigInteger),
     _amount("total_micros"),
+    _amount("queued_total_micros"),
     sqlite_with_rowid=False,
 )
 

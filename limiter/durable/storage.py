@@ -17,11 +17,11 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from limiter.durable import config, ledger, load, queue, retention, verify
 from limiter.durable.books import UnknownWorkspaces
+from limiter.durable.config import AuditRow
 from limiter.durable.engine import LOCK_WAIT_MS, Database
 from limiter.durable.entries import Entry, position
 from limiter.durable.fold import Applied
-from limiter.durable.ledger import LedgerRow
-from limiter.durable.load import AuditRow, DeadLetter
+from limiter.durable.ledger import DeadLetter, LedgerRow
 from limiter.durable.migrate import migrate
 from limiter.durable.queue import Queued, UnappliedRecord
 from limiter.durable.verify import Drift, Recomputed
@@ -92,6 +92,14 @@ class Storage:
             lambda connection: load.workspace_ids(connection, after, limit)
         )
 
+    async def workspace_seqs(
+        self, after: str | None = None, limit: int = PAGE_ROWS
+    ) -> list[tuple[str, int]]:
+        """Ids in order, from behind `after`, with the number of the last entry that is here."""
+        return await self._database.read(
+            lambda connection: load.workspace_seqs(connection, after, limit)
+        )
+
     async def create_workspace(
         self, workspace_id: str, initial: WorkspaceSettings, *, actor: str
     ) -> None:
@@ -123,7 +131,7 @@ class Storage:
     async def audit(self, workspace_id: str, limit: int = PAGE_ROWS) -> Sequence[AuditRow]:
         """The latest changes of configuration, latest first, chats included."""
         return await self._database.read(
-            lambda connection: load.audit(connection, workspace_id, limit)
+            lambda connection: config.audit(connection, workspace_id, limit)
         )
 
     # ------------------------------------------------------------------ chats, sources
@@ -218,7 +226,9 @@ class Storage:
 
     async def dead_letters(self, limit: int = PAGE_ROWS) -> list[DeadLetter]:
         """The latest dead letters, latest first."""
-        return await self._database.read(lambda connection: load.dead(connection, limit))
+        return await self._database.read(
+            lambda connection: ledger.dead_letter_list(connection, limit)
+        )
 
     # ------------------------------------------------------------------ while Redis is away
 

@@ -22,6 +22,8 @@ from limiter.redis.wire import Reply, Wire
 # After a failed attempt to connect, callers are answered at once for so long.
 RECONNECT_PAUSE_MS = 50
 
+_CLOSED = "the client was closed"
+
 
 class Pipeline:
     """Calls over one connection, which is made when it is first needed and again when it broke.
@@ -54,6 +56,8 @@ class Pipeline:
     async def close(self) -> None:
         """Fails what is waiting, and every later call. No connection is left behind."""
         self._is_closed = True
+        if self._wire is not None:
+            self._wire.close(_CLOSED)  # its keeper may not have begun, and then never does
         for keeper in self._keepers:
             keeper.cancel()
         if self._keepers:
@@ -62,7 +66,7 @@ class Pipeline:
     def _new_wire(self) -> Wire:
         """A connection that is still being made; calls can be queued on it."""
         if self._is_closed:
-            raise RedisUnavailable("the client was closed")
+            raise RedisUnavailable(_CLOSED)
         failed = self._wire
         if failed is not None and failed.is_failure_of_late(RECONNECT_PAUSE_MS / 1000):
             raise RedisUnavailable(failed.why_unusable)
@@ -85,7 +89,7 @@ class Pipeline:
         except RedisUnavailable as error:
             wire.close(str(error))
         finally:
-            wire.close("the client was closed")
+            wire.close(_CLOSED)
             await wire.gone.wait()
 
     async def _connect(self, wire: Wire) -> None:

@@ -1,9 +1,9 @@
 """Runs scripts on a server, in bounded time, and never twice for one call.
 
 A script is called by `EVALSHA`; where the server does not have it (`NOSCRIPT`: after a restart, a
-failover or a flush, or behind a proxy that blocks `SCRIPT`) a call goes as `EVAL`, which leaves the
-script there, and the calls that met the same wait for it. That is safe because `NOSCRIPT` means
-that nothing ran. A call whose reply is lost is not sent again: whoever has an idempotency id
+failover or a flush, or behind a proxy that blocks `SCRIPT`) one call goes as `EVAL`, which leaves
+the script there, and the others that met the same follow behind it. That is safe because `NOSCRIPT`
+means that nothing ran. A call whose reply is lost is not sent again: whoever has an idempotency id
 decides that.
 """
 
@@ -26,9 +26,9 @@ _AWAY = re.compile(
     r"|TRYAGAIN)\b"
 )
 
-# How often a call waits for another to bring the script, which may be flushed again meanwhile,
-# before it brings it by itself.
-_WAITS_MAX = 3
+# How often a call may follow behind one that brings the script, in vain because it was flushed
+# again or is not kept, before it brings it by itself.
+_FOLLOWS_MAX = 10
 
 
 class ScriptRunner:
@@ -39,7 +39,7 @@ class ScriptRunner:
         self._scripts = scripts
         # A digest is made anew whenever it is asked for, which takes longer than a whole call.
         self._digests = {name: scripts[name].sha for name in scripts.names}
-        self._bringing: dict[str, asyncio.Event] = {}
+        self._bringing: set[str] = set()
 
     async def run(self, name: str, keys: tuple[str, ...], *args: str | int) -> list[Any]:
         """The script's reply: its status first, as bytes.
@@ -67,21 +67,18 @@ class ScriptRunner:
 
     async def _run_missing(self, name: str, operands: tuple[str | int, ...]) -> Any:
         """Makes the call on a server that lacks the script. A thousand must not all send it."""
-        for _ in range(_WAITS_MAX):
-            brought = self._bringing.get(name)
-            if brought is None:
+        for _ in range(_FOLLOWS_MAX):
+            if name not in self._bringing:
                 break
-            await brought.wait()
+            # The connection keeps the order, so there is no need to wait for the script's arrival.
             reply = await self._pipeline.call("EVALSHA", self._digests[name], *operands)
             if not _is_missing(reply):
                 return reply
-        brought = self._bringing[name] = asyncio.Event()
+        self._bringing.add(name)
         try:
             return await self._pipeline.call("EVAL", self._scripts[name].text, *operands)
         finally:
-            brought.set()
-            if self._bringing.get(name) is brought:
-                del self._bringing[name]
+            self._bringing.discard(name)
 
     async def ping(self) -> bool:
         """Whether the server answers within the deadline."""

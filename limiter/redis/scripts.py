@@ -30,6 +30,7 @@ _WORKSPACE_FIELDS = (
     "evict_at",
     "expire_at",
     "memory_at",
+    "epoch",
     "default_estimate",
     "on_hold_expiry",
     "unpriced",

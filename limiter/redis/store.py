@@ -6,6 +6,7 @@ storage and calls again. It must not decide anything and knows no storage but Re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -42,6 +43,7 @@ from limiter.redis import replies
 from limiter.redis.breaker import Breaker
 from limiter.redis.keys import Keys, require_id
 from limiter.redis.runner import ScriptRunner
+from limiter.redis.stream import GROUP
 from limiter.stored import (
     ResolvedRecord,
     StoredChat,
@@ -222,13 +224,15 @@ class RedisStore:
         """Brings a newer configuration here; a cold workspace will be loaded with it anyway."""
         fields = [part for pair in _config_fields(settings).items() for part in pair]
         key = self._keys.workspace(workspace_id)
-        await self._run_config("configure", key, revision, *fields)
+        await self._run_config("configure", (key,), revision, *fields)
 
     async def configure_chat(
         self, workspace_id: str, chat_id: str, limit_micros: int | None, revision: int
     ) -> None:
         key = self._keys.chat(workspace_id, chat_id)
-        await self._run_config("configure", key, revision, f"limit.{LIFETIME}", _text(limit_micros))
+        await self._run_config(
+            "configure", (key,), revision, f"limit.{LIFETIME}", _text(limit_micros)
+        )
 
     async def load_workspace(self, workspace_id: str, stored: StoredWorkspace) -> None:
         """Puts a cold workspace in place, unless another caller has done so."""
@@ -253,17 +257,19 @@ class RedisStore:
                 )
                 for hold in stored.holds
             ],
-            "events": [],
         }
         key = self._keys.workspace(workspace_id)
         text = _encode_text(body).decode()
-        await self._run_config("load_workspace", key, self._memory_ms, text)
+        await self._run_config("load_workspace", (key,), text)
 
     async def load_chat(self, workspace_id: str, stored: StoredChat) -> None:
         """Puts a cold chat in place, unless another caller has done so."""
         await self._run_config(
             "load_chat",
-            self._keys.chat(workspace_id, stored.chat_id),
+            (
+                self._keys.workspace(workspace_id),
+                self._keys.chat(workspace_id, stored.chat_id),
+            ),
             stored.parent_chat_id or "",
             stored.root_chat_id,
             stored.depth,
@@ -273,6 +279,26 @@ class RedisStore:
             stored.held_micros,
             stored.revision,
         )
+
+    # ------------------------------------------------------------------ repairs
+
+    async def forget(self, workspace_id: str, *, seq_below: int | None = None) -> bool:
+        """Makes the workspace cold, if its last entry is older than `seq_below`."""
+        key = self._keys.workspace(workspace_id)
+        reply = await self._run("forget", (key,), _text(seq_below), "")
+        return bool(reply[0] == b"forgotten")
+
+    async def retract(
+        self,
+        workspace_id: str,
+        *,
+        stream_id: str,
+        at_ms: int,
+        micros: int,
+        chat_ids: Sequence[str],
+    ) -> None:
+        """Takes a charge back out, with its stream entry. `chat_ids`: from the chat to its root."""
+        await self._call("retract", workspace_id, GROUP, stream_id, at_ms, micros, *chat_ids)
 
     async def answers(self) -> bool:
         """Whether the server takes commands now. If it does, so do the calls here."""
@@ -291,10 +317,10 @@ class RedisStore:
                 return reply
         raise ScriptError(f"{name}: {workspace_id} has more expired holds than can be cleared")
 
-    async def _run_config(self, name: str, key: str, *args: str | int) -> None:
-        reply = await self._run(name, (key,), *args)
+    async def _run_config(self, name: str, keys: tuple[str, ...], *args: str | int) -> None:
+        reply = await self._run(name, keys, *args)
         if reply[0] == b"invalid":
-            raise ScriptError(f"{name}: refused {reply[1].decode()!r} for {key}")
+            raise ScriptError(f"{name}: refused {reply[1].decode()!r} for {keys[-1]}")
 
     async def _run(self, name: str, keys: tuple[str, ...], *args: str | int) -> list[Any]:
         if not self._breaker.admits():

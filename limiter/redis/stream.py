@@ -80,6 +80,20 @@ class LedgerStreams:
                 await self._client.execute_command("XLEN", self._keys.partition_stream(partition))
             )
 
+    async def last_id(self, partition: int) -> str | None:
+        """The id of the newest entry; None if there is none."""
+        key = self._keys.partition_stream(partition)
+        async with self._bounded():
+            reply = await self._client.execute_command("XREVRANGE", key, "+", "-", "COUNT", 1)
+        return reply[0][0].decode() if reply else None
+
+    async def has_up_to(self, partition: int, stream_id: str) -> bool:
+        """Whether an entry up to this one is still to become durable."""
+        key = self._keys.partition_stream(partition)
+        async with self._bounded():
+            reply = await self._client.execute_command("XRANGE", key, "-", stream_id, "COUNT", 1)
+        return bool(reply)
+
     async def leave(self, partition: int) -> None:
         """Removes this consumer, which must have nothing pending."""
         key = self._keys.partition_stream(partition)

@@ -33,20 +33,11 @@ local function adjust_windows(scope, micros, at, now)
   scope.windows_changed = true
 end
 
--- charge_at(scope, micros, at, now): charges for a moment that is not later than now.
-local function charge_at(scope, micros, at, now)
-  if at >= scope.spent_at then
-    charge_windows(scope, micros, at)
-  else
-    adjust_windows(scope, micros, at, now)
-  end
-end
-
--- adjust_chats(prefix, ids, delta): for a chat (first) and its ancestors. One that is cold is left
+-- adjust_chats(workspace, ids, delta): for a chat (first) and its ancestors. One that is cold is left
 -- alone: durable storage, from which it will be loaded, is right already.
-local function adjust_chats(prefix, ids, delta)
+local function adjust_chats(workspace, ids, delta)
   for i = 1, #ids do
-    local chat = read_chat(prefix, ids[i])
+    local chat = read_chat(workspace, ids[i])
     if chat then
       chat.spent[1] = math.max(0, chat.spent[1] + delta)
       if i == 1 then chat.own = math.max(0, chat.own + delta) end

@@ -16,19 +16,19 @@ local function drop_hold(prefix, id)
   redis.call('ZREM', prefix .. ':holds', id)
 end
 
--- expire_holds(workspace, ctx, now): gives back (or charges, by `on_hold_expiry`) every hold whose
--- time is over. ctx: prefix, stream, workspace (its id), memory_ms. Saves the workspace.
+-- expire_holds(scope, now): gives back (or charges, by `on_hold_expiry`) every hold whose time
+-- is over, and saves the workspace.
 -- Returns nil, or a reply to return at once: {'cold', 'chat', id} with nothing changed, or
 -- {'again'} when more than a batch was due. O(due * depth).
-local function expire_holds(scope, ctx, now)
-  local prefix = ctx.prefix
+local function expire_holds(scope, now)
+  local prefix = scope.prefix
   local ids = redis.call('ZRANGEBYSCORE', prefix .. ':holds', '-inf', now, 'LIMIT', 0, EXPIRE_BATCH)
   local holds, chains = {}, {}
   for i = 1, #ids do
     local hold = redis.call('HMGET', prefix .. ':hold:' .. ids[i], 'micros', 'chat')
     local micros, chat = tonumber(hold[1] or '0'), hold[2] or ''
     if chat ~= '' and not chains[chat] then
-      local chain, reply = read_chain(prefix, chat, '', nil, false)
+      local chain, reply = read_chain(scope, chat, '', nil, false)
       if not chain then return reply end
       chains[chat] = chain
     end
@@ -48,9 +48,9 @@ local function expire_holds(scope, ctx, now)
     end
     if charged > 0 and chain[1] then redis.call('HINCRBY', chain[1].key, 'own', charged) end
     drop_hold(prefix, hold.id)
-    remember(scope, prefix, now, ctx.memory_ms, 'r:' .. hold.id,
+    remember(scope, now, 'r:' .. hold.id,
       string.format('e:%.0f:%s', charged, hold.chat))
-    append(ctx.stream, scope, ctx.workspace, 'expire', now,
+    append(scope, 'expire', now,
       'reservation', hold.id, 'charged', charged, 'chat', hold.chat)
   end
 
@@ -62,15 +62,15 @@ local function expire_holds(scope, ctx, now)
   return nil
 end
 
--- refresh(scope, ctx): the current time, after bringing the workspace up to it: what left the
+-- refresh(scope): the current time, after bringing the workspace up to it: what left the
 -- windows is evicted, what expired is given back. Touches nothing while neither is due.
 -- Returns now, or nil and a reply to return at once (see expire_holds).
-local function refresh(scope, ctx)
+local function refresh(scope)
   local now = now_ms(scope.clock)
   local evicts = scope.evict_at > 0 and scope.evict_at <= now
   if evicts then evict(scope, now) end
   if scope.expire_at > 0 and scope.expire_at <= now then
-    local reply = expire_holds(scope, ctx, now)
+    local reply = expire_holds(scope, now)
     if reply then
       if evicts and reply[1] == 'cold' then scope.clock = now save_workspace(scope) end
       return nil, reply

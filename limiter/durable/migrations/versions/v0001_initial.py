@@ -143,7 +143,13 @@ def upgrade() -> None:
         sa.Column("source", Word, nullable=False),
         sa.Column("total_micros", sa.BigInteger(), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=True),
-        sa.Column("stream_id", Word, nullable=True),
+        sa.Column("stream_id", Word, nullable=False),
+        sa.Column("queued_total_micros", sa.BigInteger(), nullable=True),
+        sa.Column("queued_sequence", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint(
+            "queued_total_micros BETWEEN 0 AND 9007199254740991",
+            name=op.f("ck_sources_queued_total_micros"),
+        ),
         sa.CheckConstraint(
             "total_micros BETWEEN 0 AND 9007199254740991", name=op.f("ck_sources_total_micros")
         ),
