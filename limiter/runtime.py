@@ -9,14 +9,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 from limiter.durable import Storage
-from limiter.errors import Unavailable
+from limiter.errors import StartupError, Unavailable
 from limiter.ids import new_id
 from limiter.pricing import Prices
 from limiter.redis.breaker import Breaker
-from limiter.redis.connect import make_client, verify_server
+from limiter.redis.connect import ServerInfo, make_client, verify_server
 from limiter.redis.embedded import EmbeddedServer
 from limiter.redis.keys import Keys
 from limiter.redis.pipeline import Pipeline
@@ -54,7 +55,8 @@ async def open_limiter(
             max_connections=settings.redis_connections,
         )
         stack.push_async_callback(client.aclose)
-        await verify_server(client)
+        verify = partial(verify_server, client)
+        await verify()
 
         storage = Storage(_database_url(settings))
         await storage.start()
@@ -85,8 +87,6 @@ async def open_limiter(
             streams, redis, storage, keys, interval_ms=settings.snapshot_interval_ms
         )
         stack.push_async_callback(_last_pass, snapshot)
-        # This server may have been restored from an old dump, or be a replica that was promoted.
-        await snapshot.reconcile()
         limiter = Limiter(
             redis=redis,
             storage=storage,
@@ -99,20 +99,34 @@ async def open_limiter(
             settings=settings,
         )
         upkeep = asyncio.create_task(
-            _keep(limiter, snapshot, interval_s=settings.snapshot_interval_ms / 1000)
+            _keep(limiter, snapshot, verify, interval_s=settings.snapshot_interval_ms / 1000)
         )
         stack.push_async_callback(_cancelled, upkeep)
         yield limiter
 
 
-async def _keep(limiter: Limiter, snapshot: Snapshot, *, interval_s: float) -> None:
-    """A snapshot pass every interval, until cancelled. An outage on either side is waited out."""
+async def _keep(
+    limiter: Limiter,
+    snapshot: Snapshot,
+    verify: Callable[[], Awaitable[ServerInfo]],
+    *,
+    interval_s: float,
+) -> None:
+    """The work of every interval, until cancelled. An outage on either side is waited out."""
+    reconciled_run_id = None
     while True:
         try:
+            run_id = (await verify()).run_id
+            if run_id != reconciled_run_id:
+                # Another server, or the same one started again: it may know less than it did.
+                await snapshot.reconcile()
+                reconciled_run_id = run_id
             await snapshot.run_once()
             await limiter.bring_back()
         except Unavailable as error:
             logger.warning("the snapshot pass failed and will be repeated: %s", error)
+        except StartupError as error:
+            logger.critical("this Redis server is not safe to count on: %s", error)
         await asyncio.sleep(interval_s)
 
 

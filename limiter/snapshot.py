@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from limiter.durable import DuplicateRecord, Entry, PoisonedEntry, Storage, parse_entry
 from limiter.errors import StoreUnavailable
@@ -98,10 +98,7 @@ class Snapshot:
         """
         forgotten, after = 0, None
         while page := await self._storage.workspace_seqs(after):
-            for workspace_id, seq in page:
-                if await self._redis.forget(workspace_id, seq_below=seq):
-                    logger.warning("workspace %s: Redis was behind the ledger", workspace_id)
-                    forgotten += 1
+            forgotten += await self._forget_behind(page)
             after = page[-1][0]
         return forgotten
 
@@ -143,7 +140,10 @@ class Snapshot:
         for workspace_id in applied.rewound:
             logger.warning("workspace %s: Redis tells another story than the ledger", workspace_id)
             await self._redis.forget(workspace_id)
-        await self._forget_if_behind(entries)
+        seqs: dict[str, int] = {}
+        for entry in entries:
+            seqs[entry.workspace_id] = max(entry.seq, seqs.get(entry.workspace_id, 0))
+        await self._forget_behind(seqs.items())
 
     async def _understood(self, partition: int, raw: Sequence[RawEntry]) -> list[Entry]:
         entries = []
@@ -178,11 +178,13 @@ class Snapshot:
             chat_ids=chat_ids,
         )
 
-    async def _forget_if_behind(self, entries: Sequence[Entry]) -> None:
-        """A workspace whose last entry in Redis is older than one that was just committed."""
-        seqs: dict[str, int] = {}
-        for entry in entries:
-            seqs[entry.workspace_id] = max(entry.seq, seqs.get(entry.workspace_id, 0))
-        for workspace_id, seq in seqs.items():
-            if await self._redis.forget(workspace_id, seq_below=seq):
+    async def _forget_behind(self, seqs: Iterable[tuple[str, int]]) -> int:
+        """Forgets the workspaces whose last entry in Redis is older than the ledger's."""
+
+        async def look(workspace_id: str, seq: int) -> bool:
+            is_behind = await self._redis.forget(workspace_id, seq_below=seq)
+            if is_behind:
                 logger.warning("workspace %s: Redis was behind the ledger", workspace_id)
+            return is_behind
+
+        return sum(await asyncio.gather(*(look(*pair) for pair in seqs)))

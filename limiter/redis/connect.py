@@ -15,9 +15,9 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
-from limiter.errors import StartupError
+from limiter.errors import RedisUnavailable, StartupError
 from limiter.redis.binaries import VERSION_MIN
 
 POLICY_NEEDED = "noeviction"
@@ -104,10 +104,13 @@ def make_client(
 async def verify_server(client: Redis) -> ServerInfo:
     """Asks the server what it is. Raises StartupError if counters would not be safe in it.
 
-    Uses INFO only, which managed servers allow where they forbid CONFIG. Other exceptions are
-    redis-py's.
+    Uses INFO only, which managed servers allow where they forbid CONFIG. Raises RedisUnavailable
+    if it does not answer.
     """
-    info: dict[str, Any] = await client.info()
+    try:
+        info: dict[str, Any] = await client.info()
+    except (RedisError, OSError) as error:
+        raise RedisUnavailable(f"Redis cannot be reached: {type(error).__name__}") from error
     version_text = str(info.get("redis_version", ""))
     if _version(version_text) < VERSION_MIN:
         raise StartupError(

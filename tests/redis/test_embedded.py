@@ -35,7 +35,7 @@ def test_it_is_configured_for_counters_that_must_not_get_lost(tmp_path: Path, bi
         "unixsocketperm": "700",
         "save": "",
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": "no",
         "aof-load-truncated": "yes",
         "maxmemory-policy": "noeviction",
         "lazyfree-lazy-expire": "yes",

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from redis.exceptions import ConnectionError
 
-from limiter.errors import StartupError
+from limiter.errors import RedisUnavailable, StartupError
 from limiter.redis.connect import ServerInfo, verify_server
 from tests.redis.fake import client_of, fake_server
 from tests.redis.support import unix_url
@@ -118,5 +117,5 @@ async def test_a_policy_that_info_does_not_say_is_asked_for(
 
 async def test_a_server_that_is_away_is_no_refusal(tmp_path: Path) -> None:
     async with client_of(f"unix://{tmp_path}/nobody.sock") as client:
-        with pytest.raises(ConnectionError):
+        with pytest.raises(RedisUnavailable):
             await verify_server(client)

@@ -208,6 +208,9 @@ class Driver:
         args: list[Argument] = [parent, root or chat, depth, limit, spent, own, held, revision]
         return parse(self.call("load_chat", *args, key=self.names.chat(self.workspace_id, chat)))
 
+    def forget(self, seq_below: Argument = None, idle_since: Argument = None) -> Answer:
+        return parse(self.call("forget", seq_below, idle_since))
+
     def entries(self, after: str = "-") -> list[tuple[str, dict[str, str]]]:
         """The stream's entries after an id, oldest first: their ids and fields."""
         return parse_entries(self.client.execute_command(*self.entries_command(after)))

@@ -40,7 +40,7 @@ class RedisProcess:
                 *(self._binary, "--port", "0", "--unixsocket", str(self.socket_path)),
                 *("--dir", str(self._folder), "--save", "", "--appendonly", "yes"),
                 # Under `everysec` a write waits while a sync is under way, and a kill loses it.
-                *("--appendfsync", "always"),
+                *("--appendfsync", "no"),
                 *self._arguments,
             ],
             stdin=subprocess.DEVNULL,
