@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -118,6 +119,93 @@ def lua(name: str) -> None:
     if name not in scripts.names:
         raise StartupError(f"there is no script {name!r}, only {', '.join(scripts.names)}")
     sys.stdout.write(scripts[name].text)
+
+
+@app.command()
+def verify(
+    json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Recompute every counter from the ledger, and compare it with the aggregates and with Redis.
+
+    Exit status 1: a counter drifted. 3: none did, but a workspace changed all the while.
+    """
+    from limiter.commands.show import bar, print_verified
+    from limiter.commands.verify import verify as run
+
+    with bar(Console(stderr=True), "verify") as progress:
+        verified = asyncio.run(run(load_settings(), progress))
+    if json:
+        print(msgspec.json.encode(verified).decode())
+    else:
+        print_verified(Console(), verified)
+    raise SystemExit(1 if verified.drift else 3 if verified.unsettled else 0)
+
+
+@app.command()
+def snapshot() -> None:
+    """Move what lies in Redis' streams to durable storage now."""
+    from limiter.commands.snapshot import snapshot as run
+
+    moved = asyncio.run(run(load_settings()))
+    print(f"{moved:,} entries moved; durable storage has everything")
+
+
+@app.command()
+def restore() -> None:
+    """Load every workspace and chat into Redis from durable storage, before they are needed."""
+    from limiter.commands.restore import restore as run
+    from limiter.commands.show import bar
+
+    with bar(Console(stderr=True), "restore") as progress:
+        restored = asyncio.run(run(load_settings(), progress))
+    print(f"{restored.workspaces:,} workspaces and {restored.chats:,} chats are in Redis")
+
+
+@app.command()
+def ledger(
+    workspace: str,
+    since: Annotated[str, typer.Option(help="date or time (UTC), or ms since 1970")] = "1970-01-01",
+    until: Annotated[str | None, typer.Option(help="the same; rows before it")] = None,
+    csv: Annotated[bool, typer.Option("--csv/--json", help="or a JSON object a line")] = True,
+) -> None:
+    """Print a workspace's charges, oldest first, as durable storage has them."""
+    from limiter.commands.ledger import ledger as run
+    from limiter.commands.ledger import moment_ms
+
+    work = run(
+        load_settings(),
+        workspace,
+        sys.stdout,
+        since_ms=moment_ms(since, "--since"),
+        until_ms=None if until is None else moment_ms(until, "--until"),
+        as_json=not csv,
+    )
+    try:
+        asyncio.run(work)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has seen enough. Python would complain when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@app.command()
+def copy_store(
+    source: Annotated[str, typer.Option("--from", help="URL of the database that has the data")],
+    target: Annotated[str, typer.Option("--to", help="URL of a database that is empty")],
+) -> None:
+    """Copy durable storage to another database, such as from SQLite to PostgreSQL.
+
+    Stop the service first. The target has everything afterwards, or stays empty.
+    """
+    from limiter.commands.show import bar
+    from limiter.durable import copy_store as run
+
+    with bar(Console(stderr=True), "copy") as progress:
+        counts = asyncio.run(run(source, target, progress))
+    table = Table("table", "rows")
+    for name, rows in counts.items():
+        table.add_row(name, f"{rows:,}")
+    Console().print(table)
 
 
 @app.command()

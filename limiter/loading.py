@@ -97,6 +97,14 @@ class Loader:
         if stored is None:
             raise StoreUnavailable(f"workspace {workspace_id} vanishes from durable storage")
         await self._redis.load_workspace(workspace_id, stored)
+        # Redis may have been emptied since that was read, with what came in between committed.
+        latest = await self._storage.workspace(workspace_id)
+        if latest is None:
+            raise StoreUnavailable(f"workspace {workspace_id} vanishes from durable storage")
+        if latest.seq > stored.seq:
+            await self._redis.forget(workspace_id, seq_below=latest.seq)
+        if latest.revision > stored.revision:
+            await self._redis.configure_workspace(workspace_id, latest.settings, latest.revision)
 
     async def create_workspace(self, workspace_id: str) -> None:
         """Creates it with the defaults; raises WorkspaceNotFound where that is not wanted."""

@@ -10,7 +10,9 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from limiter.durable import Storage
 from limiter.errors import StartupError, Unavailable
@@ -20,6 +22,7 @@ from limiter.redis.breaker import Breaker
 from limiter.redis.connect import ServerInfo, make_client, verify_server
 from limiter.redis.embedded import EmbeddedServer
 from limiter.redis.keys import Keys
+from limiter.redis.keyspace import KeyspaceWalk
 from limiter.redis.pipeline import Pipeline
 from limiter.redis.runner import ScriptRunner
 from limiter.redis.scripts import ScriptSet, bundled_scripts
@@ -28,8 +31,23 @@ from limiter.redis.stream import LedgerStreams
 from limiter.service import Limiter
 from limiter.settings import Settings
 from limiter.snapshot import Snapshot
+from limiter.upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a Limiter is made of, ready to use."""
+
+    limiter: Limiter
+    redis: RedisStore
+    storage: Storage
+    streams: LedgerStreams
+    snapshot: Snapshot
+    upkeep: Upkeep
+    keys: Keys
+    verify: Callable[[], Awaitable[ServerInfo]]
 
 
 @contextlib.asynccontextmanager
@@ -41,6 +59,20 @@ async def open_limiter(
     Raises StartupError for a server on which counters would not be safe, and Unavailable when
     Redis or the store cannot be reached.
     """
+    async with open_parts(settings, scripts=scripts) as parts:
+        upkeep = asyncio.create_task(_keep(parts, interval_s=settings.snapshot_interval_ms / 1000))
+        try:
+            yield parts.limiter
+        finally:
+            await _cancelled(upkeep)
+            await _last_pass(parts.snapshot)
+
+
+@contextlib.asynccontextmanager
+async def open_parts(
+    settings: Settings, *, scripts: ScriptSet | None = None
+) -> AsyncIterator[Parts]:
+    """The parts of a Limiter that does nothing by itself. Raises as `open_limiter` does."""
     async with contextlib.AsyncExitStack() as stack:
         if settings.redis_url is None:
             server = EmbeddedServer(settings.data_dir, settings.redis_binary)
@@ -58,7 +90,7 @@ async def open_limiter(
         verify = partial(verify_server, client)
         await verify()
 
-        storage = Storage(_database_url(settings))
+        storage = Storage(database_url(settings))
         await storage.start()
         stack.push_async_callback(storage.close)
 
@@ -86,7 +118,6 @@ async def open_limiter(
         snapshot = Snapshot(
             streams, redis, storage, keys, interval_ms=settings.snapshot_interval_ms
         )
-        stack.push_async_callback(_last_pass, snapshot)
         limiter = Limiter(
             redis=redis,
             storage=storage,
@@ -98,43 +129,51 @@ async def open_limiter(
             ),
             settings=settings,
         )
-        upkeep = asyncio.create_task(
-            _keep(limiter, snapshot, verify, interval_s=settings.snapshot_interval_ms / 1000)
+        upkeep = Upkeep(
+            redis,
+            storage,
+            snapshot,
+            KeyspaceWalk(client, keys, deadline_ms=settings.redis_deadline_ms),
+            keys,
+            retention_days=settings.retention_days,
+            idle_workspace_ms=settings.idle_workspace_ms,
         )
-        stack.push_async_callback(_cancelled, upkeep)
-        yield limiter
+        yield Parts(limiter, redis, storage, streams, snapshot, upkeep, keys, verify)
 
 
-async def _keep(
-    limiter: Limiter,
-    snapshot: Snapshot,
-    verify: Callable[[], Awaitable[ServerInfo]],
-    *,
-    interval_s: float,
-) -> None:
+async def _keep(parts: Parts, *, interval_s: float) -> None:
     """The work of every interval, until cancelled. An outage on either side is waited out."""
     reconciled_run_id = None
     while True:
         try:
-            run_id = (await verify()).run_id
+            run_id = (await parts.verify()).run_id
             if run_id != reconciled_run_id:
                 # Another server, or the same one started again: it may know less than it did.
-                await snapshot.reconcile()
+                await parts.snapshot.reconcile()
                 reconciled_run_id = run_id
-            await snapshot.run_once()
-            await limiter.bring_back()
+            await parts.snapshot.run_once()
+            await parts.limiter.bring_back()
+            await parts.upkeep.tick()
         except Unavailable as error:
             logger.warning("the snapshot pass failed and will be repeated: %s", error)
         except StartupError as error:
             logger.critical("this Redis server is not safe to count on: %s", error)
+        except Exception:
+            # A pass that ended for good would only show when the stream has filled the memory.
+            logger.exception("the snapshot pass failed, and will be repeated")
         await asyncio.sleep(interval_s)
 
 
-def _database_url(settings: Settings) -> str:
+def database_path(settings: Settings) -> Path | None:
+    """The file of SQLite in the data folder; None where a URL says something else."""
+    return None if settings.database_url is not None else settings.data_dir / "limiter.db"
+
+
+def database_url(settings: Settings) -> str:
+    """Where durable storage is."""
     if settings.database_url is not None:
         return settings.database_url.get_secret_value()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{settings.data_dir / 'limiter.db'}"
+    return f"sqlite:///{database_path(settings)}"
 
 
 async def _last_pass(snapshot: Snapshot) -> None:

@@ -133,11 +133,12 @@ class Limiter:
         id_is_fresh = request.event_id is None and request.reservation_id is None
         try:
             recorded = await self._charge(record, id_is_fresh=id_is_fresh)
-            if self._settings.durability == "sync":
-                await self._snapshot.settle(request.workspace_id)
+            if self._settings.durability == "snapshot":
+                return recorded
+            await self._snapshot.settle(request.workspace_id)
         except RedisUnavailable:
             return await self._queue(record)
-        return recorded
+        return await self._in_the_ledger(record, recorded)
 
     async def release(self, request: ReleaseRequest) -> Released:
         """Gives a hold back. Harmless to repeat. Raises ReservationNotFound."""
@@ -304,6 +305,24 @@ class Limiter:
 
         return await self._loader.answer(call, record.workspace_id, record.chat_id, creates=True)
 
+    async def _in_the_ledger(self, record: ResolvedRecord, recorded: Recorded) -> Recorded:
+        """The answer to a record that is durable for certain.
+
+        That its entry is not in the stream any more is no proof: a Redis that was emptied since it
+        answered has no entries either.
+        """
+        workspace_id, event_id = record.workspace_id, record.event_id
+        if _says_nothing(record, recorded) or self._snapshot.has_committed(workspace_id, event_id):
+            return recorded
+        queued = await self._queue(record)
+        if queued.duplicate:
+            return recorded
+        try:
+            # At once, and not with the next interval: checks must not overlook it meanwhile.
+            return await self._charge(record, id_is_fresh=False)
+        except RedisUnavailable:
+            return queued
+
     async def _queue(self, record: ResolvedRecord) -> Recorded:
         """Whether Redis had taken the record before it went away, the event id will tell."""
         try:
@@ -327,21 +346,27 @@ class Limiter:
         """Tells Redis of the records that the ledger took while it was away. Returns how many.
 
         Raises Unavailable; what is left is brought by the next call. Redis knows an event that it
-        had taken after all, and the ledger knows the entry that it will send of a new one.
+        had taken after all. A row waits until its entry has come back to the ledger, because only
+        that proves that Redis did not lose the charge again.
         """
-        brought: dict[int, int] = {}
+        told = 0
+        without_entry: dict[int, int] = {}
         try:
             for row in await self._storage.unapplied():
                 try:
                     recorded = await self._charge(row.record, id_is_fresh=False)
-                    brought[row.id] = recorded.charged_micros
                 except Conflict as error:
                     # Redis has the event with another payload; its entry will replace the row.
                     logger.warning("record %s stays in the ledger: %s", row.record.event_id, error)
+                    continue
+                told += 1
+                if _says_nothing(row.record, recorded):
+                    without_entry[row.id] = recorded.charged_micros
         finally:
-            if brought:
-                await self._storage.mark_applied(list(brought), charged_micros=brought)
-        return len(brought)
+            if without_entry:
+                ids = list(without_entry)
+                await self._storage.mark_applied(ids, charged_micros=without_entry)
+        return told
 
     async def _by_policy(self, workspace_id: str) -> Admitted | Refused:
         policy: OutagePolicy = self._settings.outage_policy
@@ -354,3 +379,12 @@ class Limiter:
         if policy == "deny":
             return Refused()
         return Admitted(degraded=True, reservation=None, periods={}, chat=None)
+
+
+def _says_nothing(record: ResolvedRecord, recorded: Recorded) -> bool:
+    """Whether it was a running total that had not changed, which leaves no entry in the stream."""
+    return (
+        record.source is not None
+        and recorded.charged_micros == 0
+        and recorded.reservation_state is None
+    )

@@ -153,10 +153,7 @@ class Settings(BaseSettings):
         description="Longest a script call may take, the wait for a connection included.",
     )
     redis_connect_ms: Whole = Field(
-        default=250,
-        ge=1,
-        le=60_000,
-        description="Longest that opening a connection to Redis may take.",
+        default=250, ge=1, le=60_000, description="Longest that connecting to Redis may take."
     )
     redis_connections: Whole = Field(
         default=64, ge=1, le=10_000, description="Most connections to Redis of one service process."
@@ -197,6 +194,12 @@ class Settings(BaseSettings):
         ge=_RETENTION_DAYS_MIN,
         le=36_500,
         description="How long the ledger keeps records; never less than the longest window.",
+    )
+    idle_workspace_ms: Whole = Field(
+        default=0,
+        ge=0,
+        le=365 * periods.DAY_MS,
+        description="How long a workspace without calls and holds stays in Redis; 0: for ever.",
     )
 
     outage_policy: OutagePolicy = Field(
@@ -269,10 +272,7 @@ class Settings(BaseSettings):
         default=65_536, ge=1_024, le=16_777_216, description="Largest request body."
     )
     body_timeout_ms: Whole = Field(
-        default=5_000,
-        ge=1,
-        le=60_000,
-        description="Longest that a request's body may take to arrive.",
+        default=5_000, ge=1, le=60_000, description="Longest a request's body may take to arrive."
     )
     log_level: LogLevel = Field(
         default="info", description="Least severe messages that are logged."

@@ -11,8 +11,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from limiter.durable import DuplicateRecord, Entry, PoisonedEntry, Storage, parse_entry
+from limiter.durable.entries import RecordEntry
 from limiter.errors import StoreUnavailable
 from limiter.redis.keys import Keys
 from limiter.redis.store import RedisStore
@@ -29,6 +31,9 @@ _ABANDONED_MS_MIN = 5_000
 # How long to wait for what another process has read and not committed yet.
 _SETTLE_MS_MAX = 5_000
 _SETTLE_POLL_MS = 5
+
+# Of so many records a process knows that the ledger has them, without asking it.
+_COMMITTED_MAX = 20_000
 
 
 class Snapshot:
@@ -51,6 +56,7 @@ class Snapshot:
         self._lock = asyncio.Lock()
         self._next_pass: dict[int, asyncio.Task[None]] = {}
         self._completed_at: float | None = None
+        self._committed: dict[tuple[str, str], None] = {}
 
     @property
     def age_ms(self) -> int | None:
@@ -79,7 +85,9 @@ class Snapshot:
         partition = self._keys.partition(workspace_id)
         last_id = await self._streams.last_id(partition)
         if last_id is None:
-            return
+            # A pass that is under way may carry entries of a Redis that was emptied meanwhile.
+            async with self._lock:
+                return
         task = self._next_pass.get(partition)
         if task is None:
             task = self._next_pass[partition] = asyncio.create_task(self._pass_over(partition))
@@ -90,6 +98,13 @@ class Snapshot:
             if time.monotonic() > deadline:
                 raise StoreUnavailable("durable storage is behind, and does not catch up")
             await asyncio.sleep(_SETTLE_POLL_MS / 1000)
+
+    def has_committed(self, workspace_id: str, event_id: str) -> bool:
+        """Whether a pass of this process brought the record into the ledger, or found it there.
+
+        False: it is not known here. Another process may have done so, or a while has gone by.
+        """
+        return (workspace_id, event_id) in self._committed
 
     async def reconcile(self) -> int:
         """Forgets every workspace of which Redis knows less than the ledger; returns how many.
@@ -134,6 +149,8 @@ class Snapshot:
             return
         entries = await self._understood(partition, raw)
         applied = await self._storage.apply(entries)
+        if not applied.poisoned:
+            self._remember(entries)
         for duplicate in applied.duplicates:
             await self._retract(duplicate)
         await self._streams.acknowledge(partition, [item.stream_id for item in raw])
@@ -156,6 +173,14 @@ class Snapshot:
                 logger.error("stream entry %s is poisoned: %s", item.stream_id, error)
                 await self._storage.dead_letter(partition, item.stream_id, item.fields, str(error))
         return entries
+
+    def _remember(self, entries: Iterable[Entry]) -> None:
+        committed = self._committed
+        for entry in entries:
+            if isinstance(entry, RecordEntry):
+                committed[entry.workspace_id, entry.event_id] = None
+        for key in list(islice(committed, max(0, len(committed) - _COMMITTED_MAX))):
+            del committed[key]
 
     async def _retract(self, duplicate: DuplicateRecord) -> None:
         """Takes a second charge back out of the counters, and its entry out of the stream."""

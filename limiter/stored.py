@@ -82,6 +82,37 @@ class StoredSource:
     sequence: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class ChatCounters:
+    """`spent_micros` and `held_micros` include all below the chat."""
+
+    spent_micros: int
+    own_spent_micros: int
+    held_micros: int
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCounters:
+    """One window as Redis has it. `buckets`: start_ms to micros, the open one included."""
+
+    spent_micros: int
+    buckets: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceCounters:
+    """What Redis has of a workspace at `clock_ms`, and of its chats that are not cold."""
+
+    epoch: int
+    seq: int
+    clock_ms: int
+    held_micros: int
+    live_holds: int
+    unpriced_records: int
+    windows: Mapping[str, WindowCounters]
+    chats: Mapping[str, ChatCounters]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedRecord:
     """A record with everything worked out that needs no counter: what Redis or the ledger charges.

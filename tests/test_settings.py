@@ -59,6 +59,7 @@ def test_defaults() -> None:
         "snapshot_interval_ms": 1_000,
         "idempotency_ms": 3_600_000,
         "retention_days": 400,
+        "idle_workspace_ms": 0,
         "outage_policy": "allow",
         "breaker_failures": 5,
         "breaker_reset_ms": 1_000,
@@ -103,6 +104,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         "snapshot_interval_ms": "500",
         "idempotency_ms": "60000",
         "retention_days": "90",
+        "idle_workspace_ms": "60000",
         "outage_policy": "deny",
         "breaker_failures": "3",
         "breaker_reset_ms": "200",
@@ -271,7 +273,7 @@ def test_integers_are_strict(name: str, value: Any) -> None:
 
 
 def test_integer_fields_were_found() -> None:
-    assert len(INTEGER_FIELDS) == 18
+    assert len(INTEGER_FIELDS) == 19
 
 
 @pytest.mark.parametrize("name", INTEGER_FIELDS)

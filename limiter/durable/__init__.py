@@ -4,6 +4,7 @@
 """
 
 from limiter.durable.config import AuditRow
+from limiter.durable.copy import copy_store
 from limiter.durable.entries import Entry, PoisonedEntry, parse_entry
 from limiter.durable.fold import Applied, DuplicateRecord
 from limiter.durable.ledger import DeadLetter, LedgerRow
@@ -25,5 +26,6 @@ __all__ = [
     "Recomputed",
     "Storage",
     "UnappliedRecord",
+    "copy_store",
     "parse_entry",
 ]

@@ -97,6 +97,18 @@ class Database:
 
         return await self._run(self._write_thread, prepare)
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One consistent state, on the caller's own thread. Raises StoreUnavailable."""
+        with unavailable(), self._reader.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction on the caller's own thread. Raises StoreUnavailable."""
+        with unavailable(), self._writer.begin() as connection:
+            yield connection
+
     async def close(self) -> None:
         """Waits for what has begun, and lets go of the connections. Harmless to repeat."""
         self._closed = True

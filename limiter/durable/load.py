@@ -172,6 +172,23 @@ def chat(connection: Connection, workspace_id: str, chat_id: str) -> StoredChat 
     )
 
 
+def chat_page(
+    connection: Connection, workspace_id: str, after: str | None, limit: int
+) -> list[StoredChat]:
+    """Chats in the order of their ids, from behind `after`; see `chat`."""
+    rows = connection.execute(
+        select(chats)
+        .where(chats.c.workspace_id == workspace_id, chats.c.chat_id > (after or ""))
+        .order_by(chats.c.chat_id)
+        .limit(limit)
+    ).all()
+    is_queued = (spend_events.c.workspace_id == workspace_id) & is_unapplied
+    if not connection.scalar(select(exists().where(is_queued))):
+        return [Chat(*row).stored() for row in rows]
+    found = (chat(connection, workspace_id, row.chat_id) for row in rows)
+    return [stored for stored in found if stored is not None]
+
+
 def _queued_below(connection: Connection, workspace_id: str, chat_id: str) -> dict[str, int]:
     """What the queued rows of a chat and of everything below it come to, by chat."""
     is_queued = (spend_events.c.workspace_id == workspace_id) & is_unapplied
@@ -216,9 +233,12 @@ def source(connection: Connection, workspace_id: str, name: str) -> StoredSource
     return None if row is None else StoredSource(*row)
 
 
-def workspace_seqs(
-    connection: Connection, after: str | None, limit: int
-) -> list[tuple[str, int]]:
+def has_workspace(connection: Connection, workspace_id: str) -> bool:
+    row = select(workspaces.c.workspace_id).where(workspaces.c.workspace_id == workspace_id)
+    return connection.execute(row).first() is not None
+
+
+def workspace_seqs(connection: Connection, after: str | None, limit: int) -> list[tuple[str, int]]:
     """Ids in order, from behind `after`, with the number of the last entry that is here."""
     rows = connection.execute(
         select(workspaces.c.workspace_id, workspaces.c.seq)

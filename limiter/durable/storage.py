@@ -100,6 +100,12 @@ class Storage:
             lambda connection: load.workspace_seqs(connection, after, limit)
         )
 
+    async def has_workspace(self, workspace_id: str) -> bool:
+        """Also of a workspace that was never configured, and only has spend so far."""
+        return await self._database.read(
+            lambda connection: load.has_workspace(connection, workspace_id)
+        )
+
     async def create_workspace(
         self, workspace_id: str, initial: WorkspaceSettings, *, actor: str
     ) -> None:
@@ -139,6 +145,14 @@ class Storage:
     async def chat(self, workspace_id: str, chat_id: str) -> StoredChat | None:
         return await self._database.read(
             lambda connection: load.chat(connection, workspace_id, chat_id)
+        )
+
+    async def chats(
+        self, workspace_id: str, after: str | None = None, limit: int = PAGE_ROWS
+    ) -> list[StoredChat]:
+        """A workspace's chats in the order of their ids, from behind `after`."""
+        return await self._database.read(
+            lambda connection: load.chat_page(connection, workspace_id, after, limit)
         )
 
     async def chat_children(self, workspace_id: str, chat_id: str, limit: int = 100) -> list[str]:

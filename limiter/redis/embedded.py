@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 import weakref
@@ -35,6 +36,20 @@ def embedded_url(data_dir: Path) -> str | None:
     """The URL of the server that runs, or last ran, in this data folder; None if none ever did."""
     path = DataFolder(data_dir).last_socket_path()
     return None if path is None else _url(path)
+
+
+def running_url(data_dir: Path) -> str | None:
+    """The URL of the server that runs in this data folder now; None if none does."""
+    path = DataFolder(data_dir).last_socket_path()
+    if path is None:
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(REPLY_MS_MAX / 1_000)
+        try:
+            probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+    return _url(path)
 
 
 class EmbeddedServer:

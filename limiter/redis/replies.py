@@ -19,6 +19,7 @@ from limiter.models import (
     iso_ms,
 )
 from limiter.periods import PERIOD_NAMES
+from limiter.stored import ChatCounters, WindowCounters, WorkspaceCounters
 
 STATES: dict[bytes, ReservationState] = {
     b"h": "held",
@@ -110,3 +111,36 @@ def denied(reply: Sequence[Any]) -> Denied:
         resets_at=None if retry_after_ms is None else iso_ms(now_ms + retry_after_ms),
         violations=violations,
     )
+
+
+def counters(reply: Sequence[Any], chat_ids: Sequence[str]) -> WorkspaceCounters:
+    """'inspected', epoch, seq, clock, held, live holds, unpriced, windows, chats as asked for."""
+    if len(reply) != 9 or len(reply[7]) != len(PERIOD_NAMES) or len(reply[8]) != len(chat_ids):
+        raise ScriptError(f"inspect: reply of an unexpected shape: {reply!r:.200}")
+    epoch, seq, clock_ms, held, live_holds, unpriced = map(int, reply[1:7])
+    return WorkspaceCounters(
+        epoch=epoch,
+        seq=seq,
+        clock_ms=clock_ms,
+        held_micros=held,
+        live_holds=live_holds,
+        unpriced_records=unpriced,
+        windows=dict(zip(PERIOD_NAMES, map(_window, reply[7]), strict=True)),
+        chats={
+            chat_id: ChatCounters(*map(int, block))
+            for chat_id, block in zip(chat_ids, reply[8], strict=True)
+            if block
+        },
+    )
+
+
+def _window(block: Sequence[bytes]) -> WindowCounters:
+    """{spent, start of the open bucket, its micros, "<start>:<micros>" …}."""
+    spent, open_start, open_micros, *closed = block
+    buckets = {}
+    for member in closed:
+        start, _, micros = member.partition(b":")
+        buckets[int(start)] = int(micros)
+    if int(open_micros):
+        buckets[int(open_start)] = int(open_micros)
+    return WindowCounters(spent_micros=int(spent), buckets=buckets)

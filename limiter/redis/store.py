@@ -49,6 +49,7 @@ from limiter.stored import (
     StoredChat,
     StoredSource,
     StoredWorkspace,
+    WorkspaceCounters,
     WorkspaceSettings,
 )
 
@@ -172,7 +173,7 @@ class RedisStore:
             raise IdReused("event_id", record.event_id)
         if status == b"reservation_chat":
             raise ReservationChatMismatch(record.reservation_id or "")
-        return _cold_or_raise(reply, record.chat_id)
+        return _cold_or_raise(reply, record.chat_id, record.source)
 
     async def release(self, workspace_id: str, reservation_id: str) -> Released | Cold:
         reply = await self._call(
@@ -282,11 +283,38 @@ class RedisStore:
 
     # ------------------------------------------------------------------ repairs
 
-    async def forget(self, workspace_id: str, *, seq_below: int | None = None) -> bool:
-        """Makes the workspace cold, if its last entry is older than `seq_below`."""
+    async def forget(
+        self,
+        workspace_id: str,
+        *,
+        seq_below: int | None = None,
+        idle_since_ms: int | None = None,
+    ) -> bool:
+        """Makes the workspace cold, if it is as old as said: its last entry older than `seq_below`;
+        nothing held, and nothing changed since `idle_since_ms` of the Redis clock.
+        """
         key = self._keys.workspace(workspace_id)
-        reply = await self._run("forget", (key,), _text(seq_below), "")
+        reply = await self._run("forget", (key,), _text(seq_below), _text(idle_since_ms))
         return bool(reply[0] == b"forgotten")
+
+    async def inspect(
+        self, workspace_id: str, chat_ids: Sequence[str] = ()
+    ) -> WorkspaceCounters | None:
+        """The counters as they lie in Redis, of these chats as well; None if it is cold.
+
+        Changes nothing. `chat_ids` should be some hundreds at most: it is one script call.
+        """
+        keys = (
+            self._keys.workspace(workspace_id),
+            *(self._keys.chat(workspace_id, chat_id) for chat_id in chat_ids),
+        )
+        reply = await self._run("inspect", keys)
+        return None if reply[0] == b"cold" else replies.counters(reply, chat_ids)
+
+    async def sweep(self, workspace_id: str, keys: Sequence[str]) -> int:
+        """Removes those chats and sources that are of an earlier epoch; returns how many."""
+        reply = await self._run("sweep", (self._keys.workspace(workspace_id), *keys))
+        return int(reply[1])
 
     async def retract(
         self,
@@ -350,12 +378,12 @@ def _config_fields(settings: WorkspaceSettings) -> dict[str, str]:
     return fields
 
 
-def _cold_or_raise(reply: list[Any], chat_id: str | None) -> Cold:
+def _cold_or_raise(reply: list[Any], chat_id: str | None, source: str | None = None) -> Cold:
     """What every script may say instead of its answer."""
     status = reply[0]
     chat = chat_id or ""
     if status == b"cold":
-        scope_id = reply[2].decode() if len(reply) > 2 else ""
+        scope_id = reply[2].decode() if len(reply) > 2 else source or ""
         return Cold(cast(Literal["workspace", "chat", "source"], reply[1].decode()), scope_id)
     if status == b"invalid":
         field = reply[1].decode()

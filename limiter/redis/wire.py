@@ -25,6 +25,8 @@ Reply = Any
 
 _NOTHING = object()
 
+_NO_REPLY = "Redis sent something that is no reply"
+
 
 class Wire(asyncio.Protocol):
     """One connection, from before it is made until it is gone. It is made once.
@@ -51,7 +53,7 @@ class Wire(asyncio.Protocol):
         self.gone = asyncio.Event()
 
     def call(self, command: bytes) -> asyncio.Future[Reply]:
-        """Queues a command. The future is done by the deadline, whatever happens."""
+        """Queues a command, while `is_usable`. The future is done by the deadline."""
         if len(self._waiting) + len(self._unsent) >= CALLS_MAX:
             raise RedisUnavailable("too many calls are waiting for Redis")
         future: asyncio.Future[Reply] = self._loop.create_future()
@@ -179,13 +181,14 @@ class Wire(asyncio.Protocol):
             try:
                 reply = self._reader.gets()
             except (hiredis.ProtocolError, MemoryError, TypeError):  # the last: a key is a list
-                self.close("Redis sent something that is no reply")
+                self.close(_NO_REPLY)
                 return
             if reply is _NOTHING:
                 return
             if not self._waiting:
                 # A server that has no room says so before it is asked.
-                self.close(_refusal(reply))
+                is_error = isinstance(reply, hiredis.ReplyError)
+                self.close(_refusal(reply) if is_error else _NO_REPLY)
                 return
             self._replied_at = now
             future, _ = self._waiting.popleft()
@@ -199,5 +202,5 @@ class Wire(asyncio.Protocol):
         self.close("the connection to Redis was lost", error)
 
 
-def _refusal(reply: Reply) -> str:
-    return f"Redis refused the connection: {reply}"[:200]
+def _refusal(error: hiredis.ReplyError) -> str:
+    return f"Redis refused the connection: {error}"[:200]

@@ -25,12 +25,13 @@ LAYERS = [
     {"pricing", "configuration", "settings_text"},
     {"redis", "durable"},
     {"snapshot"},
-    {"loading"},
+    {"loading", "upkeep"},
     {"service"},
     {"runtime"},
     {PACKAGE},
     {"http", "web"},
     {"serve"},
+    {"commands"},
     {"cli"},
 ]
 PURE = LAYERS[0]

@@ -131,7 +131,8 @@ def begin(call: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 async def refusal(call: Awaitable[object]) -> str:
     """What a call says that must find Redis unavailable."""
     with pytest.raises(RedisUnavailable) as caught:
-        await call
+        async with asyncio.timeout(WAIT_MS_MAX / 1000):
+            await call
     return str(caught.value)
 
 
