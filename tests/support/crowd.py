@@ -27,7 +27,7 @@ class Crowd:
         self._streams = await asyncio.gather(*[connect() for _ in range(self._size)])
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *exit_info: object) -> None:
         for _, writer in self._streams:
             writer.close()
         for _, writer in self._streams:
