@@ -6,6 +6,7 @@ applies the outage policy. It must not decide over limits: only the scripts do, 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import UTC, datetime
 
@@ -19,6 +20,7 @@ from limiter.errors import (
     Conflict,
     InvalidRequest,
     RedisUnavailable,
+    ScriptError,
     StoreUnavailable,
     Unavailable,
     WorkspaceNotFound,
@@ -52,6 +54,9 @@ from limiter.snapshot import Snapshot
 from limiter.stored import ResolvedRecord, WorkspaceSettings
 
 logger = logging.getLogger(__name__)
+
+# A database that is frozen answers nobody, and who asks whether it is ready cannot wait for it.
+_STORE_ANSWER_MS_MAX = 1_000
 
 
 class Limiter:
@@ -256,9 +261,10 @@ class Limiter:
         """Whether Redis and the store answer, and how old the last complete snapshot is."""
         redis = await self._redis.answers()
         try:
-            await self._storage.workspaces(limit=1)
+            async with asyncio.timeout(_STORE_ANSWER_MS_MAX / 1000):
+                await self._storage.workspaces(limit=1)
             store = True
-        except StoreUnavailable:
+        except (StoreUnavailable, TimeoutError):
             store = False
         return Readiness(
             ready=redis and store,
@@ -355,8 +361,9 @@ class Limiter:
             for row in await self._storage.unapplied():
                 try:
                     recorded = await self._charge(row.record, id_is_fresh=False)
-                except Conflict as error:
-                    # Redis has the event with another payload; its entry will replace the row.
+                except (Conflict, InvalidRequest, ScriptError) as error:
+                    # Redis has the event with another payload, and its entry will replace the row;
+                    # or it cannot take it at all. Neither may keep the other rows waiting.
                     logger.warning("record %s stays in the ledger: %s", row.record.event_id, error)
                     continue
                 told += 1

@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from itertools import islice
+from typing import TypeVar
 
 from limiter.durable import DuplicateRecord, Entry, PoisonedEntry, Storage, parse_entry
 from limiter.durable.entries import RecordEntry
-from limiter.errors import StoreUnavailable
+from limiter.errors import ScriptError, StoreUnavailable
 from limiter.redis.keys import Keys
 from limiter.redis.store import RedisStore
 from limiter.redis.stream import LedgerStreams, RawEntry
 
 logger = logging.getLogger(__name__)
+
+Repaired = TypeVar("Repaired")
 
 BATCH_MAX = 1_000
 
@@ -156,7 +159,7 @@ class Snapshot:
         await self._streams.acknowledge(partition, [item.stream_id for item in raw])
         for workspace_id in applied.rewound:
             logger.warning("workspace %s: Redis tells another story than the ledger", workspace_id)
-            await self._redis.forget(workspace_id)
+            await self._repaired(workspace_id, self._redis.forget(workspace_id))
         seqs: dict[str, int] = {}
         for entry in entries:
             seqs[entry.workspace_id] = max(entry.seq, seqs.get(entry.workspace_id, 0))
@@ -195,21 +198,32 @@ class Snapshot:
             duplicate.workspace_id,
             duplicate.event_id,
         )
-        await self._redis.retract(
+        retracting = self._redis.retract(
             duplicate.workspace_id,
             stream_id=duplicate.stream_id,
             at_ms=duplicate.at_ms,
             micros=duplicate.charged_micros,
             chat_ids=chat_ids,
         )
+        await self._repaired(duplicate.workspace_id, retracting)
 
     async def _forget_behind(self, seqs: Iterable[tuple[str, int]]) -> int:
         """Forgets the workspaces whose last entry in Redis is older than the ledger's."""
 
         async def look(workspace_id: str, seq: int) -> bool:
-            is_behind = await self._redis.forget(workspace_id, seq_below=seq)
+            forgetting = self._redis.forget(workspace_id, seq_below=seq)
+            is_behind = bool(await self._repaired(workspace_id, forgetting))
             if is_behind:
                 logger.warning("workspace %s: Redis was behind the ledger", workspace_id)
             return is_behind
 
         return sum(await asyncio.gather(*(look(*pair) for pair in seqs)))
+
+    @staticmethod
+    async def _repaired(workspace_id: str, repair: Awaitable[Repaired]) -> Repaired | None:
+        """What the repair says; None where it fails for good, which must not stop the others."""
+        try:
+            return await repair
+        except ScriptError as error:
+            logger.error("workspace %s cannot be repaired: %s", workspace_id, error)
+            return None

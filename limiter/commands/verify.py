@@ -25,6 +25,8 @@ CHATS_PER_CALL = 500
 # A workspace that is called all the time may need many looks until none of its calls is in between.
 LOOKS_MAX = 50
 _PAUSE_MS = 20
+# Each brings a page of them; what is left after so many is reported as not compared.
+BRING_BACK_MAX = 1_000
 
 # Called with the workspaces done by now, and how many there are.
 Progress = Callable[[int, int], None]
@@ -66,8 +68,9 @@ async def verify(settings: Settings, progress: Progress) -> Verified:
     """Compares everything. Raises StartupError, Unavailable."""
     async with open_data(settings) as parts:
         # Records that the ledger took while Redis was away count there only once it is told.
-        while await parts.limiter.bring_back():
-            pass
+        for _ in range(BRING_BACK_MAX):
+            if await parts.limiter.bring_back() == 0:
+                break
         ids = await workspace_ids(parts.storage)
         verified = Verified()
 

@@ -15,10 +15,11 @@ from tests.support.parts import need
 
 SEED = 16
 # A start of the service takes seconds, one of Redis does not.
-ROUNDS = {"redis": 6, "service": 2, "both": 2}
+ROUNDS = {"redis": 5, "service": 1, "both": 2}
+SHORT_ROWS = [row for row in ROWS if row.server == "separate" or row.victim == "both"]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=str)
+@pytest.mark.parametrize("row", SHORT_ROWS, ids=str)
 async def test_a_row_of_the_kill_table(tmp_path: Path, row: Row) -> None:
     if row.server == "embedded":
         need("embedded", bundled_binary(), "the embedded server's binary")
