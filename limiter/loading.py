@@ -6,7 +6,9 @@ a chat that durable storage does not know either is new. It must not decide over
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import TypeVar
 
 from limiter.durable import Storage
@@ -20,7 +22,7 @@ from limiter.errors import (
 from limiter.models import DEPTH_MAX
 from limiter.redis.store import Cold, RedisStore
 from limiter.snapshot import Snapshot
-from limiter.stored import StoredSource, WorkspaceSettings
+from limiter.stored import StoredSource, StoredWorkspace, WorkspaceSettings
 
 Answer = TypeVar("Answer")
 
@@ -52,6 +54,8 @@ class Loader:
         self._storage = storage
         self._snapshot = snapshot
         self._new_workspace = new_workspace
+        # A crowd of callers that find the same scope cold share one look into storage.
+        self._under_way: dict[tuple[str, ...], asyncio.Task[bool]] = {}
 
     async def answer(
         self,
@@ -68,16 +72,25 @@ class Loader:
             if not isinstance(answer, Cold):
                 return answer
             if answer.kind == "workspace":
-                await self._load_workspace(workspace_id, creates=creates)
+                is_known = await self._shared(
+                    ("workspace", workspace_id), partial(self._load_workspace, workspace_id)
+                )
+                if not is_known:
+                    if not creates:
+                        raise WorkspaceNotFound(workspace_id)
+                    await self.create_workspace(workspace_id)
             elif answer.kind == "source":
                 known.source = await self._storage.source(workspace_id, answer.id) or StoredSource(
                     total_micros=0, sequence=None
                 )
             else:
-                stored = await self._storage.chat(workspace_id, answer.id)
-                if stored is not None:
-                    await self._redis.load_chat(workspace_id, stored)
-                elif creates and answer.id == chat_id:
+                is_known = await self._shared(
+                    ("chat", workspace_id, answer.id),
+                    partial(self._load_chat, workspace_id, answer.id),
+                )
+                if is_known:
+                    continue
+                if creates and answer.id == chat_id:
                     known.chat_is_new = True
                 elif creates and chat_id is not None:
                     raise ChatParentUnknown(answer.id)
@@ -85,26 +98,50 @@ class Loader:
                     raise ChatNotFound(answer.id)
         raise ScriptError(f"workspace {workspace_id}: scopes keep vanishing from Redis")
 
-    async def _load_workspace(self, workspace_id: str, *, creates: bool) -> None:
-        if await self._storage.workspace(workspace_id) is not None:
-            # What still lies in the stream belongs to what is loaded.
-            await self._snapshot.settle(workspace_id)
-        elif creates:
-            await self.create_workspace(workspace_id)
-        else:
-            raise WorkspaceNotFound(workspace_id)
-        stored = await self._storage.workspace(workspace_id)
-        if stored is None:
-            raise StoreUnavailable(f"workspace {workspace_id} vanishes from durable storage")
+    async def _shared(
+        self, key: tuple[str, ...], load: Callable[[], Coroutine[None, None, bool]]
+    ) -> bool:
+        """Runs the load, unless it is under way: then its outcome is everybody's."""
+        task = self._under_way.get(key)
+        if task is None:
+            task = self._under_way[key] = asyncio.create_task(load())
+            task.add_done_callback(partial(self._ended, key))
+        # Shielded: a caller that gives up must not take it from the others.
+        return await asyncio.shield(task)
+
+    def _ended(self, key: tuple[str, ...], task: asyncio.Task[bool]) -> None:
+        del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # looked at, for the case that every caller has given up
+
+    async def _load_chat(self, workspace_id: str, chat_id: str) -> bool:
+        """Whether durable storage knows the chat, which then is in Redis."""
+        stored = await self._storage.chat(workspace_id, chat_id)
+        if stored is not None:
+            await self._redis.load_chat(workspace_id, stored)
+        return stored is not None
+
+    async def _load_workspace(self, workspace_id: str) -> bool:
+        """Whether durable storage knows the workspace, which then is in Redis."""
+        if await self._storage.workspace(workspace_id) is None:
+            return False
+        # What still lies in the stream belongs to what is loaded.
+        await self._snapshot.settle(workspace_id)
+        stored = await self._stored(workspace_id)
         await self._redis.load_workspace(workspace_id, stored)
         # Redis may have been emptied since that was read, with what came in between committed.
-        latest = await self._storage.workspace(workspace_id)
-        if latest is None:
-            raise StoreUnavailable(f"workspace {workspace_id} vanishes from durable storage")
+        latest = await self._stored(workspace_id)
         if latest.seq > stored.seq:
             await self._redis.forget(workspace_id, seq_below=latest.seq)
         if latest.revision > stored.revision:
             await self._redis.configure_workspace(workspace_id, latest.settings, latest.revision)
+        return True
+
+    async def _stored(self, workspace_id: str) -> StoredWorkspace:
+        stored = await self._storage.workspace(workspace_id)
+        if stored is None:
+            raise StoreUnavailable(f"workspace {workspace_id} vanishes from durable storage")
+        return stored
 
     async def create_workspace(self, workspace_id: str) -> None:
         """Creates it with the defaults; raises WorkspaceNotFound where that is not wanted."""

@@ -133,6 +133,11 @@ class ChatTrees:
         if known is None:
             self._put(new)
             return
+        # It may have a place already, which a queued record gave it.
+        for ancestor in self.chain(known)[1:]:
+            ancestor.spent_micros -= known.spent_micros
+            ancestor.held_micros -= known.held_micros
+            self.changed.add(ancestor.key)
         for ancestor in above:
             ancestor.spent_micros += known.spent_micros
             ancestor.held_micros += known.held_micros

@@ -80,6 +80,8 @@ class LimiterMachine(RuleBasedStateMachine):
         self.ledger = Ledger()
         self.last_entry = "-"
         self.made_ids = 0
+        # The chat of every reservation that there ever was, the newest last.
+        self.reserved: dict[str, str] = {}
 
     @initialize(
         start_ms=st.integers(START_MS, START_MS + 30 * DAY_MS),
@@ -214,17 +216,17 @@ class LimiterMachine(RuleBasedStateMachine):
         self._call(call, fresh=name is None)
         return call
 
-    @precondition(lambda self: self.oracle.facts.holds)
+    @precondition(lambda self: self.reserved)
     @rule(
         target=records,
         jump_ms=jumps_ms,
-        which=st.integers(0, 5),
+        which=st.integers(0, 9),
         cost=counts,
         own_id=st.booleans(),
         names_chat=st.booleans(),
     )
     def settle(self, jump_ms: int, which: int, cost: int, own_id: bool, names_chat: bool) -> Call:
-        """Records what is held, if it still is; often the reservation's id is the event's, too."""
+        """Records what was reserved; often the reservation's id is the event's, too."""
         reservation_id, chat = self._pick_hold(which)
         self._jump(jump_ms)
         args = {
@@ -278,8 +280,8 @@ class LimiterMachine(RuleBasedStateMachine):
         self._jump(jump_ms)
         self._call(call)
 
-    @precondition(lambda self: self.oracle.facts.holds)
-    @rule(jump_ms=jumps_ms, which=st.integers(0, 5))
+    @precondition(lambda self: self.reserved)
+    @rule(jump_ms=jumps_ms, which=st.integers(0, 9))
     def release_held(self, jump_ms: int, which: int) -> None:
         reservation_id, _ = self._pick_hold(which)
         self._release(jump_ms, reservation_id)
@@ -293,10 +295,11 @@ class LimiterMachine(RuleBasedStateMachine):
         assert self.driver.release(reservation_id) == self.oracle.release(reservation_id)
 
     def _pick_hold(self, which: int) -> tuple[str, str]:
-        """A hold and its chat."""
-        live = list(self.oracle.facts.holds.items())
-        reservation_id, hold = live[which % len(live)]
-        return reservation_id, hold.chat
+        """A reservation and its chat: mostly one that is held, while there is one."""
+        live = [name for name in self.reserved if name in self.oracle.facts.holds]
+        names = live if live and which < 7 else list(self.reserved)
+        name = names[-1 - which % len(names)]
+        return name, self.reserved[name]
 
     # ----------------------------------------------------------------- configuration
 
@@ -445,6 +448,7 @@ class LimiterMachine(RuleBasedStateMachine):
             answer = self._compare(call.name, args)
         if isinstance(answer, Admitted) and answer.held_micros > 0 and not answer.duplicate:
             self._assert_within_limits(answer)
+            self.reserved[answer.reservation_id] = args.get("chat", "")
 
     def _look_up(self, source: str) -> dict[str, int | None]:
         total, sequence = self.ledger.sources.get(source, (0, None))
