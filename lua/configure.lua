@@ -32,7 +32,7 @@ for i = 2, #ARGV, 2 do
   if ARGV[i + 1] == '' then
     redis.call('HDEL', KEYS[1], ARGV[i])
   else
-    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+    redis.call('HSET', KEYS[1], ARGV[i], amount(ARGV[i + 1]) or ARGV[i + 1])
   end
 end
 return { 'configured' }

@@ -28,15 +28,16 @@ for i = 3, 8 do
   local empty_limit = i == 4 and ARGV[i] == ''
   if not amount(ARGV[i]) and not empty_limit then return { 'invalid', names[i] } end
 end
-if ARGV[4] == '0' then return { 'invalid', 'limit' } end
+if amount(ARGV[4]) == 0 then return { 'invalid', 'limit' } end
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch then return { 'cold', 'workspace' } end
 if redis.call('HGET', KEYS[2], 'epoch') == epoch then return { 'present' } end
 
 redis.call('DEL', KEYS[2]) -- of an earlier epoch
-redis.call('HSET', KEYS[2], 'held', ARGV[7], 'spent.lifetime', ARGV[5], 'own', ARGV[6],
-  'parent', ARGV[1], 'root', ARGV[2], 'depth', ARGV[3],
+redis.call('HSET', KEYS[2], 'held', amount(ARGV[7]), 'spent.lifetime', amount(ARGV[5]),
+  'own', amount(ARGV[6]), 'parent', ARGV[1], 'root', ARGV[2], 'depth', amount(ARGV[3]),
   'epoch', epoch)
-if ARGV[4] ~= '' then redis.call('HSET', KEYS[2], 'limit.lifetime', ARGV[4]) end
-if ARGV[8] ~= '0' then redis.call('HSET', KEYS[2], 'revision', ARGV[8]) end
+local limit, revision = amount(ARGV[4]), amount(ARGV[8])
+if limit then redis.call('HSET', KEYS[2], 'limit.lifetime', limit) end
+if revision > 0 then redis.call('HSET', KEYS[2], 'revision', revision) end
 return { 'loaded' }

@@ -28,6 +28,9 @@
 
 local ok, stored = pcall(cjson.decode, ARGV[1])
 if not ok or type(stored) ~= 'table' then return { 'invalid', 'json' } end
+for _, part in ipairs({ 'config', 'windows', 'holds' }) do
+  if type(stored[part]) ~= 'table' then return { 'invalid', part } end
+end
 for field, value in pairs(stored.config) do
   if not is_config(field, value) then return { 'invalid', field } end
 end
@@ -46,7 +49,11 @@ local closed = {}
 for i = 1, #PERIODS do
   scope.spent[i], scope.open[i], closed[i] = 0, 0, {}
   local width = BUCKET_MS[i]
-  for _, bucket in ipairs(stored.windows[PERIODS[i]] or {}) do
+  local buckets = stored.windows[PERIODS[i]]
+  if buckets == nil then buckets = {} end
+  if type(buckets) ~= 'table' then return { 'invalid', 'windows' } end
+  for _, bucket in ipairs(buckets) do
+    if type(bucket) ~= 'table' then return { 'invalid', 'windows' } end
     local start, micros = amount(bucket[1]), amount(bucket[2])
     if not start or not micros or start % width ~= 0 then return { 'invalid', 'windows' } end
     local leaves_at = start + width + WINDOW_MS[i]
@@ -62,8 +69,12 @@ for i = 1, #PERIODS do
   end
 end
 for _, hold in ipairs(stored.holds) do
+  if type(hold) ~= 'table' then return { 'invalid', 'holds' } end
   local micros, expires_at = amount(hold[2]), amount(hold[3])
-  if not (is_id(hold[1]) and micros and expires_at) then return { 'invalid', 'holds' } end
+  if not (is_id(hold[1]) and micros and expires_at and (hold[4] == '' or is_id(hold[4]))
+      and type(hold[5]) == 'string') then
+    return { 'invalid', 'holds' }
+  end
   scope.held = scope.held + micros
   if scope.expire_at == 0 or expires_at < scope.expire_at then scope.expire_at = expires_at end
 end
@@ -81,9 +92,9 @@ for i = 1, #PERIODS do
 end
 redis.call('DEL', prefix .. ':holds')
 for _, hold in ipairs(stored.holds) do
-  redis.call('HSET', prefix .. ':hold:' .. hold[1], 'micros', hold[2], 'chat', hold[4],
-    'expires_at', hold[3], 'fingerprint', hold[5])
-  redis.call('ZADD', prefix .. ':holds', hold[3], hold[1])
+  redis.call('HSET', prefix .. ':hold:' .. hold[1], 'micros', tonumber(hold[2]), 'chat', hold[4],
+    'expires_at', tonumber(hold[3]), 'fingerprint', hold[5])
+  redis.call('ZADD', prefix .. ':holds', tonumber(hold[3]), hold[1])
 end
 save(scope)
 for i = 1, #CONFIG_FIELDS do

@@ -53,6 +53,9 @@ end
 local source, sequence = ARGV[11], amount(ARGV[12])
 if source ~= '' and not is_id(source) then return { 'invalid', 'source' } end
 if ARGV[12] ~= '' and not sequence then return { 'invalid', 'sequence' } end
+local stored_total, stored_sequence = amount(ARGV[13]), amount(ARGV[14])
+if ARGV[13] ~= '' and not stored_total then return { 'invalid', 'stored_total' } end
+if ARGV[14] ~= '' and not stored_sequence then return { 'invalid', 'stored_sequence' } end
 
 local workspace = read_workspace(KEYS[1], KEYS[2], memory_ms)
 if not workspace then return { 'cold', 'workspace' } end
@@ -88,7 +91,7 @@ end
 if ARGV[3] ~= '1' then
   local remembered = recall(workspace, now, 'e:' .. event_id)
   if remembered then
-    local fingerprint, charged, letter = string.match(remembered, '^(.-):(%d+):(.)$')
+    local fingerprint, charged, letter = string.match(remembered, '^([^:]*):(%d+):(.)')
     if fingerprint ~= ARGV[4] then return { 'id_reused' } end
     return answer(tonumber(charged), 1, letter)
   end
@@ -103,8 +106,8 @@ if source ~= '' then
   local total, last = tonumber(known[1] or ''), tonumber(known[2] or '')
   source_is_cold = known[3] ~= workspace.epoch
   if source_is_cold then
-    if ARGV[13] == '' then return { 'cold', 'source' } end
-    total, last = amount(ARGV[13]) or 0, amount(ARGV[14])
+    if not stored_total then return { 'cold', 'source' } end
+    total, last = stored_total, stored_sequence
   end
   if cost == 0 or cost == total or (sequence and last and sequence <= last) then
     charged = 0
@@ -145,9 +148,10 @@ for i = 1, #scopes do
 end
 if leaf then leaf.own = leaf.own + charged end
 
+local own_chat = reservation_id == event_id and chat_id ~= '' and ':' .. chat_id or ''
 remember(workspace, now, 'e:' .. event_id,
-  string.format('%s:%.0f:%s', ARGV[4], charged, state))
-if reservation_id ~= '' and (reservation_id ~= event_id or state == 'e') then
+  string.format('%s:%.0f:%s%s', ARGV[4], charged, state, own_chat))
+if reservation_id ~= '' and (reservation_id ~= event_id or state ~= 'h') then
   remember(workspace, now, 'r:' .. reservation_id, 'r:0:' .. chat_id)
 end
 -- A report that says nothing new has nothing to make durable.

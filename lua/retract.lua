@@ -28,6 +28,8 @@
 
 local memory_ms, at, micros = amount(ARGV[1]), amount(ARGV[4]), amount(ARGV[5])
 if not memory_ms or memory_ms == 0 then return { 'invalid', 'memory_ms' } end
+local entry_ms, entry_number = string.match(ARGV[3], '^(%d+)%-(%d+)$')
+if not (amount(entry_ms) and amount(entry_number)) then return { 'invalid', 'entry' } end
 if not at then return { 'invalid', 'at' } end
 if not micros then return { 'invalid', 'micros' } end
 local chat_ids = {}

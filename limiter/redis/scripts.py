@@ -19,7 +19,7 @@ from limiter.errors import ScriptError, StartupError
 from limiter.periods import LIFETIME, PERIODS
 
 _INCLUDE = re.compile(r'^-- include "([a-z_]+)"$')
-_ERROR_LINE = re.compile(r"user_script:(\d+):|script: [0-9a-f]{40}, on @user_script:(\d+)")
+_ERROR_LINE = re.compile(r"user_script:(\d+)")
 
 # What a script reads of a workspace, in the order in which lib/scope.lua takes it apart.
 _WORKSPACE_FIELDS = (
@@ -55,7 +55,7 @@ class Script:
         match = _ERROR_LINE.search(message)
         if match is None:
             return ScriptError(f"{self.name}: {message}")
-        file, line = self.origins[int(match[1] or match[2]) - 1]
+        file, line = self.origins[int(match[1]) - 1]
         return ScriptError(f"{file}:{line}: {message}")
 
 

@@ -1,6 +1,7 @@
 -- Remembered ids: what makes a retry harmless. One hash per slice of time, `…:events:<start_ms>`,
 -- which expires as a whole, so an id is remembered for one to two times `memory_ms`. Fields:
---   e:<event id>        "<fingerprint>:<charged micros>:<state letter>"
+--   e:<event id>        "<fingerprint>:<charged micros>:<state letter>", and ":<chat id>" where the
+--                       event has its reservation's id, and stands for both
 --   r:<reservation id>  "<state letter>:<charged micros>:<chat id>", once it is no longer held
 -- State letters: h held, r recorded, l released, e expired, u unknown, - none.
 
@@ -26,7 +27,8 @@ local function settled_state(workspace, now, id)
     local letter, charged, chat = string.match(settled, '^(%a):(%d+):(.*)$')
     return letter, tonumber(charged), chat
   end
-  return recorded and 'r' or 'u', 0, ''
+  if not recorded then return 'u', 0, '' end
+  return 'r', 0, string.match(recorded, '^[^:]*:%d+:.:?(.*)$')
 end
 
 -- remember(workspace, now, field, value): the caller saves the workspace.
