@@ -1,0 +1,95 @@
+"""A process that makes snapshot passes, and kills itself at a moment that its test has chosen.
+
+python -m tests.faults.worker REDIS_URL STORE_URL MOMENT
+
+`MOMENT` is `read` (entries are read and not committed), `committed` (committed and not
+acknowledged), each in the middle of the second batch, or `never`: it passes until it is killed, and
+says so after each pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+from limiter import snapshot
+from limiter.durable import Applied, Entry, Storage
+from limiter.redis.stream import LedgerStreams
+from limiter.runtime import open_parts
+from limiter.settings import load_settings
+from tests.repo.tree import ROOT
+
+BATCH = 50
+BATCHES_BEFORE = 1
+
+
+@contextlib.contextmanager
+def worker(redis_url: str, store_url: str, moment: str) -> Iterator[subprocess.Popen[str]]:
+    """Runs one; kills it at the end if it is still there."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.worker", redis_url, store_url, moment],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _set_trap(moment: str) -> None:
+    """From the second batch on, the chosen step is this process's last one."""
+    apply, acknowledge = Storage.apply, LedgerStreams.acknowledge
+    done = 0
+
+    async def trapped_apply(self: Storage, entries: Sequence[Entry]) -> Applied:
+        nonlocal done
+        if moment == "read" and done >= BATCHES_BEFORE:
+            _die()
+        return await apply(self, entries)
+
+    async def trapped_acknowledge(
+        self: LedgerStreams, partition: int, stream_ids: Sequence[str]
+    ) -> None:
+        nonlocal done
+        if moment == "committed" and done >= BATCHES_BEFORE:
+            _die()
+        await acknowledge(self, partition, stream_ids)
+        done += 1
+
+    Storage.apply = trapped_apply  # type: ignore[method-assign]
+    LedgerStreams.acknowledge = trapped_acknowledge  # type: ignore[method-assign]
+
+
+async def _pass(redis_url: str, store_url: str) -> None:
+    settings = load_settings(
+        {"redis_url": redis_url, "database_url": store_url, "redis_deadline_ms": 10_000}
+    )
+    async with open_parts(settings) as parts:
+        # Its parent ends it; a worker that nobody listens to any more fails to say so.
+        while True:
+            moved = await parts.snapshot.run_once()
+            print(moved, flush=True)  # noqa: T201 - this is how it is followed
+            await asyncio.sleep(0.001)
+
+
+def main(redis_url: str, store_url: str, moment: str) -> None:
+    snapshot.BATCH_MAX = BATCH
+    _set_trap(moment)
+    asyncio.run(_pass(redis_url, store_url))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
