@@ -326,7 +326,7 @@ async def test_a_redis_that_refuses_to_write_is_answered_for_and_has_half_of_not
             assert (await limiter.readiness()).store is True
             ended = await limiter.record(record(None, 90, reservation_id="r1"))
             if code == "OOM":
-                # A full server lets a script go on that began by removing, here the hold: to its end.
+                # A full server lets a script that began by removing go on to its end.
                 assert (ended.queued, ended.charged_micros) == (False, 90)
             else:
                 assert ended.queued is True
