@@ -19,6 +19,7 @@ from limiter.errors import (
     StoreUnavailable,
     WorkspaceNotFound,
 )
+from limiter.metrics import Metrics
 from limiter.models import DEPTH_MAX
 from limiter.redis.store import Cold, RedisStore
 from limiter.snapshot import Snapshot
@@ -49,11 +50,13 @@ class Loader:
         snapshot: Snapshot,
         *,
         new_workspace: WorkspaceSettings | None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._redis = redis
         self._storage = storage
         self._snapshot = snapshot
         self._new_workspace = new_workspace
+        self._metrics = metrics or Metrics()
         # A crowd of callers that find the same scope cold share one look into storage.
         self._under_way: dict[tuple[str, ...], asyncio.Task[bool]] = {}
 
@@ -80,9 +83,7 @@ class Loader:
                         raise WorkspaceNotFound(workspace_id)
                     await self.create_workspace(workspace_id)
             elif answer.kind == "source":
-                known.source = await self._storage.source(workspace_id, answer.id) or StoredSource(
-                    total_micros=0, sequence=None
-                )
+                known.source = await self._load_source(workspace_id, answer.id)
             else:
                 is_known = await self._shared(
                     ("chat", workspace_id, answer.id),
@@ -114,11 +115,20 @@ class Loader:
         if not task.cancelled():
             task.exception()  # looked at, for the case that every caller has given up
 
+    async def _load_source(self, workspace_id: str, source: str) -> StoredSource:
+        """The last total of a reporter; zero of a new one."""
+        stored = await self._storage.source(workspace_id, source)
+        if stored is None:
+            return StoredSource(total_micros=0, sequence=None)
+        self._metrics.cold_load("source")
+        return stored
+
     async def _load_chat(self, workspace_id: str, chat_id: str) -> bool:
         """Whether durable storage knows the chat, which then is in Redis."""
         stored = await self._storage.chat(workspace_id, chat_id)
         if stored is not None:
             await self._redis.load_chat(workspace_id, stored)
+            self._metrics.cold_load("chat")
         return stored is not None
 
     async def _load_workspace(self, workspace_id: str) -> bool:
@@ -129,6 +139,7 @@ class Loader:
         await self._snapshot.settle(workspace_id)
         stored = await self._stored(workspace_id)
         await self._redis.load_workspace(workspace_id, stored)
+        self._metrics.cold_load("workspace")
         # Redis may have been emptied since that was read, with what came in between committed.
         latest = await self._stored(workspace_id)
         if latest.seq > stored.seq:

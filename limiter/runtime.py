@@ -11,12 +11,13 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from limiter.durable import Storage
-from limiter.errors import StartupError, Unavailable
+from limiter.errors import RedisUnavailable, StartupError, Unavailable
 from limiter.ids import new_id
+from limiter.measured import MeasuredLimiter
+from limiter.metrics import Metrics
 from limiter.pricing import Prices
 from limiter.redis.breaker import Breaker
 from limiter.redis.connect import ServerInfo, make_client, verify_server
@@ -47,32 +48,47 @@ class Parts:
     snapshot: Snapshot
     upkeep: Upkeep
     keys: Keys
+    runner: ScriptRunner
     verify: Callable[[], Awaitable[ServerInfo]]
 
 
 @contextlib.asynccontextmanager
 async def open_limiter(
-    settings: Settings, *, scripts: ScriptSet | None = None
+    settings: Settings, *, scripts: ScriptSet | None = None, metrics: Metrics | None = None
 ) -> AsyncIterator[Limiter]:
     """A running Limiter. Without `settings.redis_url` it brings its own server.
 
-    Raises StartupError for a server on which counters would not be safe, and Unavailable when
-    Redis or the store cannot be reached.
+    A Redis of one's own that is away is waited for: until it comes, calls are answered as in any
+    outage. What happens is counted in `metrics`.
+
+    Raises StartupError for a server on which counters would not be safe, and StoreUnavailable when
+    the store cannot be reached.
     """
-    async with open_parts(settings, scripts=scripts) as parts:
+    async with open_parts(
+        settings, scripts=scripts, metrics=metrics, waits_for_redis=True
+    ) as parts:
         upkeep = asyncio.create_task(_keep(parts, interval_s=settings.snapshot_interval_ms / 1000))
         try:
             yield parts.limiter
         finally:
             await _cancelled(upkeep)
-            await _last_pass(parts.snapshot)
+            await _last_pass(parts)
 
 
 @contextlib.asynccontextmanager
 async def open_parts(
-    settings: Settings, *, scripts: ScriptSet | None = None
+    settings: Settings,
+    *,
+    scripts: ScriptSet | None = None,
+    metrics: Metrics | None = None,
+    waits_for_redis: bool = False,
 ) -> AsyncIterator[Parts]:
-    """The parts of a Limiter that does nothing by itself. Raises as `open_limiter` does."""
+    """The parts of a Limiter that does nothing by itself. Raises as `open_limiter` does.
+
+    Raises RedisUnavailable as well, unless it `waits_for_redis`: scripts run then once `verify` has
+    found a server that is safe.
+    """
+    metrics = metrics or Metrics()
     async with contextlib.AsyncExitStack() as stack:
         if settings.redis_url is None:
             server = EmbeddedServer(settings.data_dir, settings.redis_binary)
@@ -87,21 +103,34 @@ async def open_parts(
             max_connections=settings.redis_connections,
         )
         stack.push_async_callback(client.aclose)
-        verify = partial(verify_server, client)
-        await verify()
+        pipeline = Pipeline(
+            redis_url,
+            deadline_ms=settings.redis_deadline_ms,
+            connect_ms=settings.redis_connect_ms,
+            metrics=metrics,
+        )
+        stack.push_async_callback(pipeline.close)
+        runner = ScriptRunner(pipeline, scripts or bundled_scripts())
+        runner.server_is_verified = False
+
+        async def verify() -> ServerInfo:
+            info = await verify_server(client)
+            runner.server_is_verified = True
+            return info
+
+        try:
+            await verify()
+        except RedisUnavailable as error:
+            # The embedded server has just answered; whatever ails it, waiting is no cure.
+            if settings.redis_url is None or not waits_for_redis:
+                raise
+            logger.error("started without Redis, by the outage policy until it is there: %s", error)
 
         storage = Storage(database_url(settings))
         await storage.start()
         stack.push_async_callback(storage.close)
 
         keys = Keys(settings.partitions)
-        pipeline = Pipeline(
-            redis_url,
-            deadline_ms=settings.redis_deadline_ms,
-            connect_ms=settings.redis_connect_ms,
-        )
-        stack.push_async_callback(pipeline.close)
-        runner = ScriptRunner(pipeline, scripts or bundled_scripts())
         redis = RedisStore(
             runner,
             keys,
@@ -110,15 +139,21 @@ async def open_parts(
                 failures=settings.breaker_failures,
                 reset_ms=settings.breaker_reset_ms,
                 monotonic_s=time.monotonic,
+                metrics=metrics,
             ),
         )
         streams = LedgerStreams(
             client, keys, consumer=new_id(), deadline_ms=settings.redis_deadline_ms
         )
         snapshot = Snapshot(
-            streams, redis, storage, keys, interval_ms=settings.snapshot_interval_ms
+            streams,
+            redis,
+            storage,
+            keys,
+            interval_ms=settings.snapshot_interval_ms,
+            metrics=metrics,
         )
-        limiter = Limiter(
+        limiter = MeasuredLimiter(
             redis=redis,
             storage=storage,
             snapshot=snapshot,
@@ -128,40 +163,56 @@ async def open_parts(
                 ceiling_output_micros_per_million=settings.ceiling_output_micros_per_million,
             ),
             settings=settings,
+            metrics=metrics,
         )
         upkeep = Upkeep(
             redis,
             storage,
             snapshot,
+            streams,
             KeyspaceWalk(client, keys, deadline_ms=settings.redis_deadline_ms),
             keys,
             retention_days=settings.retention_days,
             idle_workspace_ms=settings.idle_workspace_ms,
         )
-        yield Parts(limiter, redis, storage, streams, snapshot, upkeep, keys, verify)
+        stack.push_async_callback(_leave, snapshot)
+        yield Parts(limiter, redis, storage, streams, snapshot, upkeep, keys, runner, verify)
 
 
 async def _keep(parts: Parts, *, interval_s: float) -> None:
     """The work of every interval, until cancelled. An outage on either side is waited out."""
-    reconciled_run_id = None
+    reconciled_run_id: str | None = None
     while True:
         try:
-            run_id = (await parts.verify()).run_id
-            if run_id != reconciled_run_id:
-                # Another server, or the same one started again: it may know less than it did.
-                await parts.snapshot.reconcile()
+            run_id = await _run_id_if_safe(parts)
+            if parts.runner.server_is_verified:
+                if run_id not in (None, reconciled_run_id):
+                    # Another server, or the same one started again: it may know less than it did.
+                    await parts.snapshot.reconcile()
                 reconciled_run_id = run_id
-            await parts.snapshot.run_once()
-            await parts.limiter.bring_back()
-            await parts.upkeep.tick()
+                await parts.snapshot.run_once()
+                await parts.limiter.bring_back()
+                await parts.upkeep.tick()
         except Unavailable as error:
             logger.warning("the snapshot pass failed and will be repeated: %s", error)
-        except StartupError as error:
-            logger.critical("this Redis server is not safe to count on: %s", error)
         except Exception:
             # A pass that ended for good would only show when the stream has filled the memory.
             logger.exception("the snapshot pass failed, and will be repeated")
         await asyncio.sleep(interval_s)
+
+
+async def _run_id_if_safe(parts: Parts) -> str | None:
+    """Which server it is; None if counters are not safe in it. Raises RedisUnavailable.
+
+    A server that was safe and is not any more is still counted on, and emptied into the ledger as
+    before: it may drop something, where answers by the outage policy know no limit at all. Once it
+    is mended, it is reconciled like a new one.
+    """
+    try:
+        return (await parts.verify()).run_id
+    except StartupError as error:
+        logger.critical("this Redis server is not safe to count on: %s", error)
+        return None
 
 
 def database_path(settings: Settings) -> Path | None:
@@ -176,12 +227,19 @@ def database_url(settings: Settings) -> str:
     return f"sqlite:///{database_path(settings)}"
 
 
-async def _last_pass(snapshot: Snapshot) -> None:
+async def _last_pass(parts: Parts) -> None:
     """What is in the stream stays there if this fails, and the next start moves it."""
+    if not parts.runner.server_is_verified:
+        return
     try:
-        await snapshot.run_once()
+        await parts.snapshot.run_once()
     except Unavailable as error:
         logger.warning("the last snapshot pass failed: %s", error)
+
+
+async def _leave(snapshot: Snapshot) -> None:
+    with contextlib.suppress(RedisUnavailable):
+        await snapshot.leave()
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -10,13 +10,16 @@ import asyncio
 import contextlib
 import os
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 
 from limiter.http.app import create_app
+from limiter.metrics import Metrics
 from limiter.redis.embedded import EmbeddedServer
 from limiter.runtime import open_limiter
 from limiter.settings import ENV_PREFIX, Settings, load_settings
@@ -26,6 +29,9 @@ _SHUTDOWN_S_MAX = 10
 
 # Tells a worker who its supervisor is: a worker that is adopted by another process has lost it.
 _SUPERVISOR_VARIABLE = "LIMITER_SUPERVISOR_PID"
+
+# Tells workers where they share their metrics. One that is alone keeps them to itself.
+_METRICS_VARIABLE = "LIMITER_METRICS_FOLDER"
 
 
 def serve(settings: Settings, options: Mapping[str, str]) -> None:
@@ -45,6 +51,9 @@ def serve(settings: Settings, options: Mapping[str, str]) -> None:
         # What must keep the service from starting is said here, in one line, and not by workers.
         asyncio.run(_rehearse(settings))
         os.environ[_SUPERVISOR_VARIABLE] = str(os.getpid())
+        if settings.workers > 1:
+            folder = tempfile.TemporaryDirectory(prefix="limiter-metrics-")
+            os.environ[_METRICS_VARIABLE] = stack.enter_context(folder)
         uvicorn.run(
             "limiter.serve:worker_app",
             factory=True,
@@ -70,17 +79,19 @@ async def _rehearse(settings: Settings) -> None:
 def worker_app() -> FastAPI:
     """The app of one worker process, made by uvicorn from the environment."""
     supervisor = int(os.environ.pop(_SUPERVISOR_VARIABLE))
+    folder = os.environ.pop(_METRICS_VARIABLE, None)
     settings = load_settings()
+    metrics = Metrics(None if folder is None else Path(folder))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_limiter(settings) as limiter:
+        async with open_limiter(settings, metrics=metrics) as limiter:
             app.state.limiter = limiter
             watch = asyncio.create_task(_stop_without(supervisor))
             yield
             watch.cancel()
 
-    return create_app(settings, lifespan=lifespan)
+    return create_app(settings, lifespan=lifespan, metrics=metrics)
 
 
 async def _stop_without(supervisor: int) -> None:

@@ -17,18 +17,16 @@ from limiter.configuration import default_workspace, patched, view_chat, view_wo
 from limiter.durable import Storage
 from limiter.errors import (
     ChatNotFound,
-    Conflict,
     InvalidRequest,
     RedisUnavailable,
-    ScriptError,
     StoreUnavailable,
     Unavailable,
     WorkspaceNotFound,
 )
 from limiter.ids import fingerprint, new_id
 from limiter.loading import Known, Loader
+from limiter.metrics import Metrics
 from limiter.models import (
-    LATE_STATES,
     Admitted,
     ChatConfig,
     ChatPatch,
@@ -46,6 +44,7 @@ from limiter.models import (
     WorkspacePatch,
     WorkspaceUsage,
 )
+from limiter.outbox import Outbox
 from limiter.pricing import Prices
 from limiter.redis.keys import require_id
 from limiter.redis.store import Cold, RedisStore
@@ -74,6 +73,7 @@ class Limiter:
         snapshot: Snapshot,
         prices: Prices,
         settings: Settings,
+        metrics: Metrics | None = None,
     ) -> None:
         """Made of parts that are ready to use; `open_limiter` makes and closes them."""
         self._redis = redis
@@ -81,6 +81,7 @@ class Limiter:
         self._snapshot = snapshot
         self._prices = prices
         self._settings = settings
+        self._metrics = metrics or Metrics()
         self._new_workspace = default_workspace(settings)
         self._loader = Loader(
             redis,
@@ -89,7 +90,10 @@ class Limiter:
             new_workspace=(
                 self._new_workspace if settings.unknown_workspaces == "create" else None
             ),
+            metrics=self._metrics,
         )
+
+        self._outbox = Outbox(redis, storage, snapshot, charge=self._charge)
 
     # ------------------------------------------------------------------ check, record, release
 
@@ -300,7 +304,7 @@ class Limiter:
             data=data,
         )
 
-    async def _charge(self, record: ResolvedRecord, *, id_is_fresh: bool) -> Recorded:
+    async def _charge(self, record: ResolvedRecord, *, id_is_fresh: bool = False) -> Recorded:
         async def call(known: Known) -> Recorded | Cold:
             return await self._redis.record(
                 record,
@@ -312,68 +316,32 @@ class Limiter:
         return await self._loader.answer(call, record.workspace_id, record.chat_id, creates=True)
 
     async def _in_the_ledger(self, record: ResolvedRecord, recorded: Recorded) -> Recorded:
-        """The answer to a record that is durable for certain.
-
-        That its entry is not in the stream any more is no proof: a Redis that was emptied since it
-        answered has no entries either.
-        """
-        workspace_id, event_id = record.workspace_id, record.event_id
-        if _says_nothing(record, recorded) or self._snapshot.has_committed(workspace_id, event_id):
-            return recorded
+        """The answer to a record that is durable for certain."""
+        confirmed = await self._outbox.confirm(record, recorded)
+        if confirmed is not None:
+            return confirmed
         queued = await self._queue(record)
         if queued.duplicate:
             return recorded
         try:
             # At once, and not with the next interval: checks must not overlook it meanwhile.
-            return await self._charge(record, id_is_fresh=False)
+            return await self._charge(record)
         except RedisUnavailable:
             return queued
 
     async def _queue(self, record: ResolvedRecord) -> Recorded:
-        """Whether Redis had taken the record before it went away, the event id will tell."""
         try:
-            queued = await self._storage.queue_record(record)
+            return await self._outbox.put(record)
         except WorkspaceNotFound:
             await self._loader.create_workspace(record.workspace_id)
-            queued = await self._storage.queue_record(record)
-        return Recorded(
-            duplicate=not queued.inserted,
-            late=queued.reservation_state in LATE_STATES,
-            queued=True,
-            priced=record.priced,
-            event_id=record.event_id,
-            charged_micros=queued.charged_micros,
-            reservation_state=queued.reservation_state,
-            periods={},
-            chat=None,
-        )
+            return await self._outbox.put(record)
 
     async def bring_back(self) -> int:
         """Tells Redis of the records that the ledger took while it was away. Returns how many.
 
-        Raises Unavailable; what is left is brought by the next call. Redis knows an event that it
-        had taken after all. A row waits until its entry has come back to the ledger, because only
-        that proves that Redis did not lose the charge again.
+        Raises Unavailable; what is left is brought by the next call.
         """
-        told = 0
-        without_entry: dict[int, int] = {}
-        try:
-            for row in await self._storage.unapplied():
-                try:
-                    recorded = await self._charge(row.record, id_is_fresh=False)
-                except (Conflict, InvalidRequest, ScriptError) as error:
-                    # Redis has the event with another payload, and its entry will replace the row;
-                    # or it cannot take it at all. Neither may keep the other rows waiting.
-                    logger.warning("record %s stays in the ledger: %s", row.record.event_id, error)
-                    continue
-                told += 1
-                if _says_nothing(row.record, recorded):
-                    without_entry[row.id] = recorded.charged_micros
-        finally:
-            if without_entry:
-                ids = list(without_entry)
-                await self._storage.mark_applied(ids, charged_micros=without_entry)
-        return told
+        return await self._outbox.bring_back()
 
     async def _by_policy(self, workspace_id: str) -> Admitted | Refused:
         policy: OutagePolicy = self._settings.outage_policy
@@ -386,12 +354,3 @@ class Limiter:
         if policy == "deny":
             return Refused()
         return Admitted(degraded=True, reservation=None, periods={}, chat=None)
-
-
-def _says_nothing(record: ResolvedRecord, recorded: Recorded) -> bool:
-    """Whether it was a running total that had not changed, which leaves no entry in the stream."""
-    return (
-        record.source is not None
-        and recorded.charged_micros == 0
-        and recorded.reservation_state is None
-    )

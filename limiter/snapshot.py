@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Iterable, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from limiter.durable import DuplicateRecord, Entry, PoisonedEntry, Storage, parse_entry
-from limiter.durable.entries import RecordEntry
+from limiter.durable import Applied, DuplicateRecord, Entry, PoisonedEntry, Storage, parse_entry
+from limiter.durable.entries import ExpireEntry, HoldEntry, RecordEntry, ReleaseEntry
 from limiter.errors import ScriptError, StoreUnavailable
+from limiter.metrics import Metrics
 from limiter.redis.keys import Keys
 from limiter.redis.store import RedisStore
 from limiter.redis.stream import LedgerStreams, RawEntry
@@ -50,11 +51,13 @@ class Snapshot:
         keys: Keys,
         *,
         interval_ms: int,
+        metrics: Metrics | None = None,
     ) -> None:
         self._streams = streams
         self._redis = redis
         self._storage = storage
         self._keys = keys
+        self._metrics = metrics or Metrics()
         self._abandoned_ms = max(_ABANDONED_MS_MIN, _ABANDONED_INTERVALS * interval_ms)
         self._lock = asyncio.Lock()
         self._next_pass: dict[int, asyncio.Task[None]] = {}
@@ -73,11 +76,18 @@ class Snapshot:
 
         Raises RedisUnavailable or StoreUnavailable; what was read stays in the stream.
         """
+        started_at = time.monotonic()
         moved = 0
-        for partition in range(self._keys.partitions):
-            async with self._lock:
-                moved += await self._drain(partition)
+        try:
+            self._metrics.entries_waiting(await self._streams.waiting())
+            for partition in range(self._keys.partitions):
+                async with self._lock:
+                    moved += await self._drain(partition)
+        except Exception:
+            self._metrics.pass_failed()
+            raise
         self._completed_at = time.monotonic()
+        self._metrics.pass_completed(int((self._completed_at - started_at) * 1_000_000))
         return moved
 
     async def settle(self, workspace_id: str) -> None:
@@ -102,12 +112,26 @@ class Snapshot:
                 raise StoreUnavailable("durable storage is behind, and does not catch up")
             await asyncio.sleep(_SETTLE_POLL_MS / 1000)
 
+    async def settle_all(self, workspace_ids: Iterable[str]) -> None:
+        """Settles several workspaces, each partition once. Raises as `settle` does."""
+        for workspace_id in {self._keys.partition(name): name for name in workspace_ids}.values():
+            await self.settle(workspace_id)
+
     def has_committed(self, workspace_id: str, event_id: str) -> bool:
         """Whether a pass of this process brought the record into the ledger, or found it there.
 
         False: it is not known here. Another process may have done so, or a while has gone by.
         """
         return (workspace_id, event_id) in self._committed
+
+    async def leave(self) -> None:
+        """Takes this process out of the streams' consumers, where it has left nothing undone.
+
+        Raises RedisUnavailable; others remove it then. A pass that comes later brings it back.
+        """
+        for partition in range(self._keys.partitions):
+            async with self._lock:
+                await self._streams.leave(partition)
 
     async def reconcile(self) -> int:
         """Forgets every workspace of which Redis knows less than the ledger; returns how many.
@@ -157,9 +181,11 @@ class Snapshot:
         for duplicate in applied.duplicates:
             await self._retract(duplicate)
         await self._streams.acknowledge(partition, [item.stream_id for item in raw])
+        self._count(entries, applied)
         for workspace_id in applied.rewound:
             logger.warning("workspace %s: Redis tells another story than the ledger", workspace_id)
             await self._repaired(workspace_id, self._redis.forget(workspace_id))
+            self._metrics.workspace_forgotten("rewound")
         seqs: dict[str, int] = {}
         for entry in entries:
             seqs[entry.workspace_id] = max(entry.seq, seqs.get(entry.workspace_id, 0))
@@ -175,7 +201,27 @@ class Snapshot:
             except PoisonedEntry as error:
                 logger.error("stream entry %s is poisoned: %s", item.stream_id, error)
                 await self._storage.dead_letter(partition, item.stream_id, item.fields, str(error))
+                self._metrics.entries_poisoned(1)
         return entries
+
+    def _count(self, entries: Sequence[Entry], applied: Applied) -> None:
+        """Tells the metrics of a batch. Once it is acknowledged it does not come again."""
+        charged_micros = sum(
+            entry.charged_micros
+            for entry in entries
+            if isinstance(entry, (RecordEntry, ExpireEntry))
+        )
+        charged_micros -= sum(duplicate.charged_micros for duplicate in applied.duplicates)
+        self._metrics.entries_moved(len(entries), charged_micros=charged_micros)
+        self._metrics.entries_poisoned(applied.poisoned)
+        self._metrics.holds_moved(
+            placed=sum(isinstance(entry, HoldEntry) for entry in entries),
+            recorded=sum(
+                isinstance(entry, RecordEntry) and entry.state == "held" for entry in entries
+            ),
+            released=sum(isinstance(entry, ReleaseEntry) for entry in entries),
+            expired=sum(isinstance(entry, ExpireEntry) for entry in entries),
+        )
 
     def _remember(self, entries: Iterable[Entry]) -> None:
         committed = self._committed
@@ -206,6 +252,7 @@ class Snapshot:
             chat_ids=chat_ids,
         )
         await self._repaired(duplicate.workspace_id, retracting)
+        self._metrics.record_retracted()
 
     async def _forget_behind(self, seqs: Iterable[tuple[str, int]]) -> int:
         """Forgets the workspaces whose last entry in Redis is older than the ledger's."""
@@ -215,6 +262,7 @@ class Snapshot:
             is_behind = bool(await self._repaired(workspace_id, forgetting))
             if is_behind:
                 logger.warning("workspace %s: Redis was behind the ledger", workspace_id)
+                self._metrics.workspace_forgotten("behind")
             return is_behind
 
         return sum(await asyncio.gather(*(look(*pair) for pair in seqs)))

@@ -1,4 +1,5 @@
-"""The work that nobody waits for: old ledger rows go, idle workspaces leave Redis, leftovers too.
+"""The work that nobody waits for: old ledger rows go, idle workspaces leave Redis, leftovers too,
+and so do the stream consumers of processes that were killed.
 
 A `tick` does a bounded part of it, so that snapshot passes are never kept waiting. Any number of
 processes may do it at once. It must not decide over limits.
@@ -13,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from limiter.durable import Storage
 from limiter.errors import ScriptError
-from limiter.periods import DAY_MS
+from limiter.periods import DAY_MS, HOUR_MS
 from limiter.redis.keys import Keys
 from limiter.redis.keyspace import KeyspaceWalk
 from limiter.redis.store import RedisStore
+from limiter.redis.stream import LedgerStreams
 from limiter.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,9 @@ WALK_PAUSE_S_MAX = 60
 WALK_PAUSE_S_NEVER_IDLE = 3_600
 # One sweep is one script call.
 SWEEP_KEYS_MAX = 200
+# A consumer that was silent for so long, with nothing pending, is nobody's any more.
+CONSUMER_IDLE_MS = HOUR_MS
+CONSUMERS_PAUSE_S = 3_600
 
 
 class Upkeep:
@@ -39,6 +44,7 @@ class Upkeep:
         redis: RedisStore,
         storage: Storage,
         snapshot: Snapshot,
+        streams: LedgerStreams,
         walk: KeyspaceWalk,
         keys: Keys,
         *,
@@ -49,6 +55,7 @@ class Upkeep:
         self._redis = redis
         self._storage = storage
         self._snapshot = snapshot
+        self._streams = streams
         self._walk = walk
         self._keys = keys
         self._retention_ms = retention_days * DAY_MS
@@ -58,7 +65,7 @@ class Upkeep:
             self._walk_pause_s = min(idle_workspace_ms / 1_000, WALK_PAUSE_S_MAX)
         self._monotonic_s = monotonic_s
         # A process that starts cannot know what one before it left undone.
-        self._prune_at = self._walk_at = monotonic_s()
+        self._prune_at = self._walk_at = self._consumers_at = monotonic_s()
 
     async def tick(self) -> None:
         """A bounded part of what is due. Raises RedisUnavailable, StoreUnavailable."""
@@ -67,6 +74,9 @@ class Upkeep:
             self._prune_at = now + PRUNE_PAUSE_S
         if now >= self._walk_at and await self.step():
             self._walk_at = now + self._walk_pause_s
+        if now >= self._consumers_at:
+            await self.dismiss_consumers()
+            self._consumers_at = now + CONSUMERS_PAUSE_S
 
     async def prune(self) -> int:
         """A batch of rows that nothing asks for any more; returns how many went."""
@@ -74,6 +84,15 @@ class Upkeep:
         if deleted:
             logger.info("pruned %d rows of durable storage", deleted)
         return deleted
+
+    async def dismiss_consumers(self) -> int:
+        """Removes the consumers that killed processes left in the streams; returns how many."""
+        dismissed = 0
+        for partition in range(self._keys.partitions):
+            dismissed += await self._streams.dismiss_idle(partition, CONSUMER_IDLE_MS)
+        if dismissed:
+            logger.info("removed %d consumers that processes left behind", dismissed)
+        return dismissed
 
     async def step(self) -> bool:
         """A step of a walk over Redis; True when it was the last one.
@@ -106,10 +125,8 @@ class Upkeep:
         )
 
     async def _forget(self, workspace_ids: Sequence[str], idle_since_ms: int) -> None:
-        # A pass over a partition is for all of its workspaces. What they append from now on makes
-        # them too young for the script.
-        for workspace_id in {self._keys.partition(name): name for name in workspace_ids}.values():
-            await self._snapshot.settle(workspace_id)
+        # What they append from now on makes them too young for the script.
+        await self._snapshot.settle_all(workspace_ids)
         forgotten = await asyncio.gather(
             *(self._redis.forget(name, idle_since_ms=idle_since_ms) for name in workspace_ids)
         )

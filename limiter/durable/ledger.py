@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection, select, tuple_
 
 from limiter.durable.books import open_books
-from limiter.durable.bulk import insert_new
+from limiter.durable.bulk import insert_new, matching
+from limiter.durable.chats import Key
 from limiter.durable.entries import EXPIRY_PREFIX, Entry
 from limiter.durable.fold import Applied, bring_in, wanted_by
 from limiter.durable.schema import dead_letters, spend_events
@@ -18,6 +19,8 @@ from limiter.models import ReservationState
 
 _LATE_STATES = frozenset({"expired", "unknown"})
 _FIELDS_LENGTH_MAX = 100_000
+
+NO_PARTITION = -1
 
 
 class LedgerRow(Struct, frozen=True, kw_only=True):
@@ -50,7 +53,11 @@ class LedgerRow(Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
-    """A stream entry that was put aside, and why. `fields` is JSON."""
+    """A stream entry that was put aside, and why. `fields` is JSON.
+
+    Partition NO_PARTITION: a queued record that Redis could not be told of. Its charge stands in
+    the ledger; `stream_id` is its workspace and event id.
+    """
 
     at_ms: int
     partition: int
@@ -91,6 +98,12 @@ def ledger_page(
     if after is not None:
         query = query.where(tuple_(*order) > tuple_(after.at_ms, after.id))
     return [LedgerRow(**row._mapping) for row in connection.execute(query)]
+
+
+def fingerprints(connection: Connection, events: Iterable[Key]) -> dict[Key, str]:
+    """Of those events that the ledger has, the fingerprint, by workspace and event id."""
+    rows = matching(connection, spend_events, ("workspace_id", "event_id"), events)
+    return {(row.workspace_id, row.event_id): row.fingerprint for row in rows}
 
 
 def put_aside(

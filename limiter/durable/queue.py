@@ -8,12 +8,14 @@ It must not talk to Redis.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from msgspec import Struct
 from sqlalchemy import Connection, func, select
 
 from limiter.durable.books import Books, Event, Source, UnknownWorkspaces, Wanted, open_books
 from limiter.durable.entries import position
+from limiter.durable.ledger import NO_PARTITION, put_aside
 from limiter.durable.load import windows
 from limiter.durable.schema import is_held, is_unapplied, reservations, spend_events
 from limiter.errors import CounterOverflow, IdReused, ReservationChatMismatch, WorkspaceNotFound
@@ -126,6 +128,40 @@ def mark_applied(
             charged = charged_micros.get(event.id, event.charged_micros)
             books.change_event(event, applied=True, applied_at_ms=now_ms, charged_micros=charged)
     books.write(connection)
+
+
+def give_up(connection: Connection, reasons: Mapping[int, str], now_ms: int) -> set[str]:
+    """Ends the waiting of rows whose entry will not come, by row id; returns their workspaces.
+
+    Each is put aside as a dead letter, and its charge stands as it is here. Redis, which has it
+    not, or has it and may charge it again, has to be loaded with it.
+    """
+    rows = connection.execute(
+        select(spend_events.c.workspace_id, spend_events.c.event_id).where(
+            spend_events.c.id.in_(reasons), is_unapplied
+        )
+    )
+    keys = {(row.workspace_id, row.event_id) for row in rows}
+    if not keys:
+        return set()
+    wanted = Wanted(workspaces={workspace_id for workspace_id, _ in keys}, events=keys)
+    books = open_books(connection, wanted)
+    given_up = set()
+    for event in books.events.values():
+        # Its entry may have come by meanwhile.
+        if event.applied or event.id is None:
+            continue
+        given_up.add(event.workspace_id)
+        # Without a moment: an entry of this event that comes after all is a second charge.
+        books.change_event(event, applied=True, applied_at_ms=None)
+        fields = {name: str(value) for name, value in asdict(event).items() if value is not None}
+        name = f"{event.workspace_id}:{event.event_id}"
+        put_aside(connection, NO_PARTITION, name, fields, reasons[event.id], now_ms)
+    for workspace_id in given_up:
+        # Redis is behind from here on, which is noticed also if nobody lives to make it cold.
+        books.workspaces[workspace_id].seq += 1
+    books.write(connection)
+    return given_up
 
 
 def _open(connection: Connection, record: ResolvedRecord) -> Books:

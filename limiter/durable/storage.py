@@ -6,7 +6,7 @@ Each call is one transaction, on threads of the storage's own. It must not speak
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -278,7 +278,21 @@ class Storage:
             lambda connection: queue.mark_applied(connection, ids, charged_micros or {}, at_ms)
         )
 
+    async def give_up(self, reasons: Mapping[int, str]) -> set[str]:
+        """Ends the waiting of rows whose entry will not come; `reasons` by row id.
+
+        Their charges stand, with a dead letter each. Redis has to be loaded with the workspaces
+        that are returned; rows that do not wait any more are left alone.
+        """
+        return await self._database.write(
+            lambda connection: queue.give_up(connection, reasons, wall_ms())
+        )
+
     # ------------------------------------------------------------------ the ledger
+
+    async def fingerprints(self, events: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """Those of the events that the ledger has, by workspace and event id."""
+        return await self._database.read(lambda connection: ledger.fingerprints(connection, events))
 
     async def ledger_rows(
         self,

@@ -25,7 +25,8 @@ from limiter.http.calls import Calls
 from limiter.http.endpoint import Endpoint
 from limiter.http.openapi import DESCRIPTION, TAGS, extended
 from limiter.http.problems import error_answer
-from limiter.http.routes import Routes
+from limiter.http.routes import MetricsRoute, Routes
+from limiter.metrics import Metrics
 from limiter.settings import Settings
 
 
@@ -55,8 +56,12 @@ class App(FastAPI):
         return extended(super().openapi())
 
 
-def create_app(settings: Settings, *, lifespan: Lifespan[FastAPI]) -> FastAPI:
-    """The app of one process. `lifespan` sets `app.state.limiter` to a running Limiter."""
+def create_app(
+    settings: Settings, *, lifespan: Lifespan[FastAPI], metrics: Metrics | None = None
+) -> FastAPI:
+    """The app of one process. `lifespan` sets `app.state.limiter` to a running Limiter, which
+    counts in `metrics`.
+    """
     state = State()
     calls, routes = Calls(state, settings), Routes(state, settings)
     hot = {
@@ -85,6 +90,7 @@ def create_app(settings: Settings, *, lifespan: Lifespan[FastAPI]) -> FastAPI:
         paths.CHAT_USAGE: Endpoint({"GET": routes.chat_usage}),
         paths.HEALTH: Endpoint({"GET": routes.healthz}),
         paths.READINESS: Endpoint({"GET": routes.readyz}),
+        paths.METRICS: Endpoint({"GET": MetricsRoute(metrics or Metrics()).metrics}),
     }
     app = App(
         hot=hot,

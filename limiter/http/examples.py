@@ -348,6 +348,12 @@ DENIED_BY_CHAT: Final = {
     )
 }
 
+METRICS: Final = """\
+# HELP limiter_breaker_openings_total Times that a circuit breaker opened.
+# TYPE limiter_breaker_openings_total counter
+limiter_breaker_openings_total 0.0
+"""
+
 REFUSED: Final = {"Redis is away, and policy is to deny": denial_problem(Refused())}
 
 DECISIONS: Final = {

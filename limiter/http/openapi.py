@@ -27,6 +27,7 @@ from limiter.http.problems import (
     RefusedProblem,
     problem_of,
 )
+from limiter.metrics import CONTENT_TYPE as TEXT_TYPE
 from limiter.models import Id
 
 DESCRIPTION: Final = (
@@ -39,7 +40,7 @@ TAGS: Final = [
     {"name": "calls", "description": "What stands before and after every model call."},
     {"name": "configuration", "description": "Limits and rules of workspaces and chats."},
     {"name": "usage", "description": "What is spent and held now."},
-    {"name": "health", "description": "For probes."},
+    {"name": "health", "description": "For probes and monitoring."},
 ]
 
 PARAMETERS: Final[dict[str, dict[str, Any]]] = {
@@ -116,7 +117,12 @@ def _responses(operation: Operation) -> dict[str, Any]:
     for error in operation.errors:
         problem = problem_of(error)
         by_status.setdefault(problem.status, {})[problem.code] = problem
-    return {str(status): _response(status, by_status[status]) for status in sorted(by_status)}
+    responses = {str(status): _response(status, by_status[status]) for status in sorted(by_status)}
+    if operation.text is not None:
+        examples = {"text": {"summary": "text", "value": operation.text}}
+        content = {TEXT_TYPE: {"schema": {"type": "string"}, "examples": examples}}
+        responses[str(int(HTTPStatus.OK))]["content"] = content
+    return responses
 
 
 def _response(status: int, answers: Examples) -> dict[str, Any]:

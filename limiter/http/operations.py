@@ -47,8 +47,10 @@ class Operation:
     tag: Literal["calls", "configuration", "usage", "health"]
     summary: str
     requests: Examples = field(default_factory=dict)
-    # By status. An answer without examples has no body.
+    # By status. An answer without examples has no body, unless `text` is one.
     answers: Mapping[int, Examples]
+    # An example of the text that is answered with status 200.
+    text: str | None = None
     # One of each class, as an example of its problem.
     errors: tuple[Exception, ...] = ()
     # Names of `openapi.PARAMETERS`; those of the path are added by themselves.
@@ -257,5 +259,14 @@ OPERATIONS: Final = (
         summary="Can the service do its work now? Asks Redis and the durable store.",
         answers={200: examples.READY, 503: examples.NOT_READY},
         errors=_OUR_FAULT,
+    ),
+    Operation(
+        method="GET",
+        path=paths.METRICS,
+        operation_id="metrics",
+        tag="health",
+        summary="What all workers have counted, in Prometheus' text format.",
+        answers={200: {}},
+        text=examples.METRICS,
     ),
 )

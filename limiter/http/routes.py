@@ -12,14 +12,17 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from limiter.http.answers import Answer, encode
+from limiter.http.answers import NO_STORE, Answer, encode
 from limiter.http.bodies import decoder, query_parameters
 from limiter.http.endpoint import Handlers
+from limiter.metrics import CONTENT_TYPE, Metrics
 from limiter.models import ChatPatch, WorkspacePatch
 from limiter.redis.keys import require_id
 
 # Who the audit says it was.
 ACTOR = "http"
+
+_METRICS_HEADERS = [(b"content-type", CONTENT_TYPE.encode()), NO_STORE]
 
 _decode_workspace_patch = decoder(WorkspacePatch)
 _decode_chat_patch = decoder(ChatPatch)
@@ -100,6 +103,17 @@ class Routes(Handlers):
         """200 when Redis and the store answer, 503 otherwise; the body says which does not."""
         readiness = await self.limiter.readiness()
         return Answer(200 if readiness.ready else 503, encode(readiness))
+
+
+class MetricsRoute:
+    """The one handler that asks no Limiter, so that it answers whatever is away."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def metrics(self, _: Request) -> Answer:
+        """What all workers of this service have counted, for Prometheus."""
+        return Answer(200, self._metrics.text(), _METRICS_HEADERS)
 
 
 def _workspace_id(request: Request) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from limiter.metrics import Metrics
+
 
 class Breaker:
     """Opens after `failures` calls in a row failed; every `reset_ms` it lets one through to see.
@@ -14,10 +16,18 @@ class Breaker:
     `monotonic_s` is the clock, which tests drive.
     """
 
-    def __init__(self, *, failures: int, reset_ms: int, monotonic_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        failures: int,
+        reset_ms: int,
+        monotonic_s: Callable[[], float],
+        metrics: Metrics | None = None,
+    ) -> None:
         self._failures_max = failures
         self._reset_s = reset_ms / 1000
         self._monotonic_s = monotonic_s
+        self._metrics = metrics or Metrics()
         self._failures = 0
         self._next_probe_at = 0.0
 
@@ -36,9 +46,12 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
+        if self.is_open:
+            self._metrics.breaker_closed()
         self._failures = 0
 
     def failed(self) -> None:
         self._failures += 1
         if self._failures == self._failures_max:
+            self._metrics.breaker_opened()
             self._next_probe_at = self._monotonic_s() + self._reset_s

@@ -15,7 +15,13 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
 
 from limiter.errors import RedisUnavailable, StartupError
 from limiter.redis.binaries import VERSION_MIN
@@ -102,13 +108,19 @@ def make_client(
 
 
 async def verify_server(client: Redis) -> ServerInfo:
-    """Asks the server what it is. Raises StartupError if counters would not be safe in it.
+    """Asks the server what it is. Raises StartupError if counters would not be safe in it, or if
+    it refuses us.
 
     Uses INFO only, which managed servers allow where they forbid CONFIG. Raises RedisUnavailable
     if it does not answer.
     """
     try:
         info: dict[str, Any] = await client.info()
+    except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
+        # It is there, and waiting for it would not help.
+        raise StartupError(
+            f"Redis refuses the user or the password of the Redis URL: {error}"[:300]
+        ) from error
     except (RedisError, OSError) as error:
         raise RedisUnavailable(f"Redis cannot be reached: {type(error).__name__}") from error
     version_text = str(info.get("redis_version", ""))

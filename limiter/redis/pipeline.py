@@ -16,6 +16,7 @@ from redis.asyncio.connection import RedisSSLContext, SSLConnection
 from redis.exceptions import RedisError
 
 from limiter.errors import RedisUnavailable, StartupError
+from limiter.metrics import Metrics
 from limiter.redis.connect import parse_redis_url
 from limiter.redis.wire import Reply, Wire
 
@@ -32,11 +33,14 @@ class Pipeline:
     for concurrent use on one loop. Raises StartupError for a URL that cannot be used.
     """
 
-    def __init__(self, url: str, *, deadline_ms: int, connect_ms: int) -> None:
+    def __init__(
+        self, url: str, *, deadline_ms: int, connect_ms: int, metrics: Metrics | None = None
+    ) -> None:
         self._options = parse_redis_url(url)
         self._tls = _tls_context(self._options)
         self._handshake = _handshake(self._options)
         self._connect_s = connect_ms / 1000
+        self._metrics = metrics or Metrics()
         self._wire: Wire | None = None
         self._keepers: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -70,7 +74,7 @@ class Pipeline:
         failed = self._wire
         if failed is not None and failed.is_failure_of_late(RECONNECT_PAUSE_MS / 1000):
             raise RedisUnavailable(failed.why_unusable)
-        wire = self._wire = Wire(self.deadline_s)
+        wire = self._wire = Wire(self.deadline_s, self._metrics)
         # The set is what keeps a task from being collected while it runs.
         keeper = asyncio.create_task(self._keep(wire))
         self._keepers.add(keeper)

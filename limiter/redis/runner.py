@@ -32,9 +32,10 @@ _FOLLOWS_MAX = 10
 
 
 class ScriptRunner:
-    """Calls scripts by name."""
+    """Calls scripts by name. While `server_is_verified` is False, the server counts as away."""
 
     def __init__(self, pipeline: Pipeline, scripts: ScriptSet) -> None:
+        self.server_is_verified = True
         self._pipeline = pipeline
         self._scripts = scripts
         # A digest is made anew whenever it is asked for, which takes longer than a whole call.
@@ -47,6 +48,8 @@ class ScriptRunner:
         Raises RedisUnavailable when the server cannot answer now (whether the call took effect may
         then be unknown) and ScriptError for a failure of the script itself.
         """
+        if not self.server_is_verified:
+            raise RedisUnavailable("no Redis has been found yet that is safe to count on")
         expires_at = asyncio.get_running_loop().time() + self._pipeline.deadline_s
         operands = (len(keys), *keys, *args)
         reply = await self._pipeline.call("EVALSHA", self._digests[name], *operands)
@@ -81,7 +84,9 @@ class ScriptRunner:
             self._bringing.discard(name)
 
     async def ping(self) -> bool:
-        """Whether the server answers within the deadline."""
+        """Whether the server answers within the deadline, and scripts may run on it."""
+        if not self.server_is_verified:
+            return False
         try:
             return bool(await self._pipeline.call("PING") == b"PONG")
         except RedisUnavailable:

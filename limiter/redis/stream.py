@@ -21,6 +21,9 @@ from limiter.redis.keys import Keys
 
 GROUP = "ledger"
 
+# More than a consumer ever has pending that had nothing a moment ago.
+PENDING_MAX = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class RawEntry:
@@ -73,6 +76,15 @@ class LedgerStreams:
             pipeline.execute_command("XDEL", key, *stream_ids)
             await pipeline.execute()
 
+    async def waiting(self) -> int:
+        """How many entries wait to become durable, in all partitions."""
+        async with self._bounded():
+            pipeline = self._client.pipeline(transaction=False)
+            for partition in range(self._keys.partitions):
+                pipeline.xlen(self._keys.partition_stream(partition))
+            lengths: list[int] = await pipeline.execute()
+        return sum(lengths)
+
     async def length(self, partition: int) -> int:
         """How many entries wait to become durable."""
         async with self._bounded():
@@ -95,12 +107,50 @@ class LedgerStreams:
         return bool(reply)
 
     async def leave(self, partition: int) -> None:
-        """Removes this consumer, which must have nothing pending."""
+        """Removes this consumer, if nothing is pending. It must not be reading meanwhile."""
+        for name, pending, _ in await self._consumers(partition):
+            if name == self._consumer and pending == 0:
+                await self._dismiss(partition, name)
+
+    async def dismiss_idle(self, partition: int, idle_ms: int) -> int:
+        """Removes other consumers that have nothing pending and have not read for `idle_ms`.
+
+        Processes that were killed leave them. One that lives, and whose stream was silent, is made
+        again when it reads. Returns how many went.
+        """
+        gone = 0
+        for name, pending, silent_ms in await self._consumers(partition):
+            if name != self._consumer and pending == 0 and silent_ms >= idle_ms:
+                await self._dismiss(partition, name)
+                gone += 1
+        return gone
+
+    async def _consumers(self, partition: int) -> list[tuple[str, int, int]]:
+        """Of each consumer its name, how much is pending, and for how many ms it was silent."""
         key = self._keys.partition_stream(partition)
         async with self._bounded():
-            with contextlib.suppress(ResponseError):
-                await self._client.execute_command(
-                    "XGROUP", "DELCONSUMER", key, GROUP, self._consumer
+            try:
+                consumers: list[dict[str, Any]] = await self._client.xinfo_consumers(key, GROUP)
+            except ResponseError:  # neither stream nor group
+                return []
+        return [(item["name"].decode(), item["pending"], item["idle"]) for item in consumers]
+
+    async def _dismiss(self, partition: int, name: str) -> None:
+        """Removes a consumer. Redis drops what it has pending, which nobody would then read again.
+
+        It may have begun to read since it was looked at: what it has by now is asked for in the
+        same step, and taken over.
+        """
+        key = self._keys.partition_stream(partition)
+        async with self._bounded():
+            pipeline = self._client.pipeline(transaction=True)
+            pipeline.xpending_range(key, GROUP, "-", "+", PENDING_MAX, consumername=name)
+            pipeline.xgroup_delconsumer(key, GROUP, name)
+            dropped: list[dict[str, Any]] = (await pipeline.execute())[0]
+            if dropped:
+                stream_ids = [item["message_id"] for item in dropped]
+                await self._client.xclaim(
+                    key, GROUP, self._consumer, 0, stream_ids, force=True, justid=True
                 )
 
     async def _read(self, partition: int, after: str, count: int) -> list[RawEntry]:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import hiredis
 
 from limiter.errors import RedisUnavailable
+from limiter.metrics import Metrics
 
 # Callers beyond this are turned away: queueing them would only make all of them late.
 CALLS_MAX = 10_000
@@ -36,7 +37,8 @@ class Wire(asyncio.Protocol):
     deadlines: one timer serves all.
     """
 
-    def __init__(self, deadline_s: float) -> None:
+    def __init__(self, deadline_s: float, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics or Metrics()
         self._loop = asyncio.get_running_loop()
         self._deadline_s = deadline_s
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
@@ -125,6 +127,7 @@ class Wire(asyncio.Protocol):
         self._unsent.clear()
         if commands and self._transport is not None:
             self._transport.write(b"".join(commands))
+            self._metrics.batch_sent(len(commands))
 
     # ------------------------------------------------------------------ deadlines
 

@@ -32,6 +32,19 @@ async def test_rows_come_oldest_first_within_bounds(storage: Storage) -> None:
     assert [row async for row in storage.ledger_rows("other")] == []
 
 
+async def test_events_that_are_there_are_told_from_those_that_are_not(storage: Storage) -> None:
+    stream, other = Stream(), Stream("other")
+    await storage.apply([stream.record("e1", 1, fingerprint="f1"), stream.record("e2", 1)])
+    await storage.apply([other.record("e3", 1, fingerprint="f3")])
+    asked = [("acme", "e1"), ("acme", "e2"), ("acme", "e3"), ("other", "e1"), ("other", "e3")]
+    assert await storage.fingerprints(asked) == {
+        ("acme", "e1"): "f1",
+        ("acme", "e2"): "fp",
+        ("other", "e3"): "f3",
+    }
+    assert await storage.fingerprints([]) == {}
+
+
 @pytest.mark.parametrize("limit", [None, 1, 7, 8, 9, 100])
 async def test_pages_meet_without_gap_or_overlap(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, limit: int | None

@@ -59,6 +59,7 @@ BATCH = [
         lambda c: load.chat_children(c, "acme", "root", 10),
         lambda c: load.source(c, "acme", "s"),
         lambda c: queue.unapplied(c, 10),
+        lambda c: ledger.fingerprints(c, [("acme", "e1"), ("acme", "e9")]),
         lambda c: ledger.ledger_page(c, "acme", 1, 2, None, 10),
         lambda c: retention.prunable(c, 1),
         lambda c: verify.drift(c, "acme"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from limiter.durable import Queued, Storage
 from limiter.durable.fold import SETTLE_SLACK_MS
+from limiter.durable.ledger import NO_PARTITION
 from limiter.durable.queue import increment
 from limiter.errors import (
     ChatCycle,
@@ -311,6 +313,49 @@ async def test_redis_knows_better_where_a_chat_is(acme: Storage) -> None:
     await workspace_of(acme)
 
 
+async def test_a_queued_records_chat_is_placed_once_however_often_its_place_is_told(
+    acme: Storage,
+) -> None:
+    stream = Stream()
+    await acme.apply([stream.chat("root"), stream.chat("other"), stream.hold("r1", 3, chat="leaf")])
+
+    async def queue(event_id: str, cost: int) -> None:
+        record = queued(event_id, cost, chat_id="leaf", parent_chat_id="root")
+        await acme.queue_record(record, now_ms=START_MS)
+
+    async def sums() -> dict[str, tuple[int, int]]:
+        assert await acme.drift("acme") == []
+        waiting = await acme.unapplied()
+        await acme.mark_applied([row.id for row in waiting], now_ms=START_MS)
+        found = [await chat_of(acme, name) for name in ("root", "leaf", "other")]
+        return {chat.chat_id: (chat.spent_micros, chat.held_micros) for chat in found}
+
+    await queue("e1", 5)
+    await queue("e2", 4)
+    assert await sums() == {"root": (9, 3), "leaf": (9, 3), "other": (0, 0)}
+    # Redis tells of the same place.
+    await acme.apply([stream.chat("leaf", "root")])
+    assert await sums() == {"root": (9, 3), "leaf": (9, 3), "other": (0, 0)}
+    await queue("e3", 1)
+    assert await sums() == {"root": (10, 3), "leaf": (10, 3), "other": (0, 0)}
+
+
+async def test_a_queued_records_chat_moves_with_all_it_spent_where_redis_has_it(
+    acme: Storage,
+) -> None:
+    stream = Stream()
+    await acme.apply([stream.chat("root"), stream.chat("other"), stream.hold("r1", 3, chat="leaf")])
+    for event_id in ("e1", "e2"):
+        record = queued(event_id, 5, chat_id="leaf", parent_chat_id="root")
+        await acme.queue_record(record, now_ms=START_MS)
+    waiting = await acme.unapplied()
+    await acme.mark_applied([row.id for row in waiting], now_ms=START_MS)
+    await acme.apply([stream.chat("leaf", "other")])
+    assert await acme.drift("acme") == []
+    found = [await chat_of(acme, name) for name in ("root", "leaf", "other")]
+    assert [(chat.spent_micros, chat.held_micros) for chat in found] == [(0, 0), (10, 3), (10, 3)]
+
+
 async def test_trees_stay_trees(acme: Storage) -> None:
     stream = Stream()
     await acme.apply([stream.chat("root"), stream.chat("leaf", "root")])
@@ -379,6 +424,44 @@ async def test_what_redis_charged_instead_counts(acme: Storage) -> None:
     assert (await chat_of(acme, "c1")).spent_micros == 0
     await acme.mark_applied([first.id], charged_micros={first.id: 7}, now_ms=START_MS)
     assert await hourly(acme) == [(START_MS, 4)]
+
+
+async def test_a_row_that_is_given_up_counts_waits_no_more_and_takes_no_entry(
+    acme: Storage,
+) -> None:
+    stream = Stream()
+    await acme.apply([stream.record("e0", 1)])
+    for event_id in ("e1", "e2"):
+        await acme.queue_record(queued(event_id, 9, chat_id="c1", priced=False), now_ms=START_MS)
+    first, second = await acme.unapplied()
+    assert await acme.give_up({first.id: "why", 12345: "nobody's"}) == {"acme"}
+    assert [row.id for row in await acme.unapplied()] == [second.id]
+    [letter] = await acme.dead_letters()
+    assert (letter.partition, letter.stream_id, letter.reason) == (NO_PARTITION, "acme:e1", "why")
+    assert json.loads(letter.fields)["charged_micros"] == "9"
+    workspace = await workspace_of(acme)
+    # It is loaded with it, and whatever Redis has is behind that.
+    assert workspace.windows["hourly"] == [(START_MS, 10)]
+    assert (workspace.seq, workspace.unpriced_records) == (stream.seq + 1, 1)
+    assert (await chat_of(acme, "c1")).spent_micros == 9
+    # A charge of it that Redis makes after all is one too many.
+    applied = await acme.apply([stream.record("e1", 9), stream.record("e2", 9)])
+    assert [duplicate.event_id for duplicate in applied.duplicates] == ["e1"]
+    assert applied.rewound == {"acme"}
+    assert await hourly(acme) == [(START_MS, 19)]
+
+
+async def test_only_rows_that_wait_are_given_up(acme: Storage) -> None:
+    stream = Stream()
+    for event_id in ("e1", "e2"):
+        await acme.queue_record(queued(event_id, 9), now_ms=START_MS)
+    reasons = {row.id: "why" for row in await acme.unapplied()}
+    await acme.apply([stream.record("e1", 9)])
+    await acme.mark_applied(list(reasons), now_ms=START_MS)
+    assert await acme.give_up(reasons) == set()
+    assert await acme.give_up({}) == set()
+    assert await acme.dead_letters() == []
+    assert (await workspace_of(acme)).seq == stream.seq
 
 
 async def test_marking_nothing_is_harmless(acme: Storage) -> None:

@@ -140,6 +140,112 @@ def test_a_wiped_redis_is_loaded_again_and_spend_is_never_zero(
     assert (chat["spent_micros"], chat["held_micros"]) == (990, 10)
 
 
+# --------------------------------------------------------------------------- at the start
+
+
+@pytest.fixture
+def absent(tmp_path: Path) -> Iterator[RedisProcess]:
+    """A Redis that has not been started."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    server = RedisProcess(folder)
+    yield server
+    server.kill()
+    server.client.close()
+
+
+@pytest.fixture
+def early(tmp_path: Path, absent: RedisProcess) -> Iterator[Service]:
+    """A service that was started before its Redis."""
+    service = Service(
+        tmp_path,
+        redis_url=absent.url,
+        redis_deadline_ms=DEADLINE_MS,
+        snapshot_interval_ms=50,
+        breaker_reset_ms=100,
+    )
+    try:
+        service.start("/healthz")
+        yield service
+    finally:
+        service.kill()
+
+
+def test_a_service_may_be_started_before_its_redis(early: Service, absent: RedisProcess) -> None:
+    assert early.get("/readyz").status == 503
+    service, record = early, {"workspace_id": "acme", "chat_id": "c", "cost_micros": 10}
+    service.patch("/config/workspaces/acme", {"budget_limits": {"hourly": 30}})
+    for number in range(3):
+        checked = service.post("/check", {"workspace_id": "acme", "estimate_micros": 99})
+        assert (checked.status, checked.body["degraded"]) == (200, True)
+        recorded = service.post("/record", {**record, "event_id": f"e{number}"})
+        assert (recorded.status, recorded.body["queued"]) == (202, True)
+    assert "started without Redis" in service.log
+    assert "Traceback" not in service.log
+    absent.start()
+    assert eventually(lambda: is_ready(service), bool)
+    assert eventually(lambda: spent(service), lambda micros: micros == 30) == 30
+    # From now on it decides, by what was recorded meanwhile.
+    assert service.post("/check", {"workspace_id": "acme", "estimate_micros": 1}).status == 402
+    assert eventually(lambda: absent.client.xlen("lim:{0}:stream"), lambda n: n == 0) == 0
+    assert spent(service) == 30
+    assert service.stop() == 0
+
+
+def test_a_service_whose_redis_never_comes_ends_when_it_is_told_to(early: Service) -> None:
+    early.post("/record", {"workspace_id": "acme", "cost_micros": 10})
+    assert early.stop() == 0
+    assert "Traceback" not in early.log
+
+
+def test_a_redis_that_comes_later_and_evicts_is_not_counted_on_until_it_is_mended(
+    early: Service, absent: RedisProcess
+) -> None:
+    absent.start("--maxmemory-policy", "allkeys-lru")
+    log = eventually(lambda: early.log, lambda text: "not safe to count on" in text)
+    assert "maxmemory-policy is allkeys-lru" in log
+    checked = early.post("/check", {"workspace_id": "acme", "estimate_micros": 9})
+    assert (checked.status, checked.body["degraded"]) == (200, True)
+    recorded = early.post("/record", {"workspace_id": "acme", "cost_micros": 10})
+    assert (recorded.status, recorded.body["queued"]) == (202, True)
+    assert early.get("/readyz").status == 503
+    assert absent.client.dbsize() == 0
+    absent.client.config_set("maxmemory-policy", "noeviction")
+    assert eventually(lambda: is_ready(early), bool)
+    assert eventually(lambda: spent(early), lambda micros: micros == 10) == 10
+
+
+def test_a_redis_that_becomes_unsafe_is_reported_and_still_counted_on(
+    service: Service, redis_server: RedisProcess
+) -> None:
+    redis_server.client.config_set("maxmemory-policy", "volatile-lru")
+    log = eventually(lambda: service.log, lambda text: "not safe to count on" in text)
+    assert "maxmemory-policy is volatile-lru" in log
+    assert service.post("/record", {"workspace_id": "acme", "cost_micros": 995}).status == 200
+    denied = service.post("/check", {"workspace_id": "acme", "estimate_micros": 9})
+    assert (denied.status, denied.body["spent_micros"]) == (402, 995)
+    # What it could drop does not stay there for longer than before.
+    assert eventually(lambda: redis_server.client.xlen("lim:{0}:stream"), lambda n: n == 0) == 0
+
+
+def test_a_redis_that_refuses_the_password_is_no_outage(
+    tmp_path: Path, redis_server: RedisProcess
+) -> None:
+    redis_server.client.config_set("requirepass", "right")
+    service = Service(tmp_path, redis_url=f"{redis_server.url}?password=wrong")
+    with pytest.raises(AssertionError, match="invalid username-password") as refusal:
+        service.start()
+    assert "Redis refuses the user or the password" in str(refusal.value)
+    assert "Traceback" not in str(refusal.value)
+
+
+def test_an_embedded_server_that_does_not_come_up_is_refused_at_the_start(tmp_path: Path) -> None:
+    service = Service(tmp_path, redis_binary="/bin/false")
+    with pytest.raises(AssertionError, match="limiter: ") as refusal:
+        service.start("/healthz")
+    assert "Traceback" not in str(refusal.value)
+
+
 def test_an_evicting_redis_is_refused_at_the_start(tmp_path: Path) -> None:
     folder = tmp_path / "redis"
     folder.mkdir()

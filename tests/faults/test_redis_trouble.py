@@ -364,3 +364,30 @@ async def test_a_redis_that_is_loading_is_answered_for(tmp_path: Path, sqlite_ur
             await reloading
             assert degraded > 0
             await assert_counted_once(limiter, server.client, sqlite_url, charges)
+
+
+async def test_a_limiter_may_be_started_while_redis_is_loading(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    folder = tmp_path / "loading"
+    folder.mkdir()
+    with running_redis(folder, "--enable-debug-command", "yes") as server:
+        async with limiter_on(server.url, sqlite_url) as limiter:
+            await limiter.record(record("e0", 1))
+        server.client.execute_command("DEBUG", "POPULATE", 20_000, "filler", 100)
+        server.client.config_set("loading-process-events-interval-bytes", 1_024)
+        server.client.config_set("key-load-delay", 50)
+        reload = asyncio.to_thread(server.client.execute_command, "DEBUG", "RELOAD")
+        reloading = asyncio.create_task(reload)
+
+        async def is_loading() -> bool:
+            info = await asyncio.to_thread(server.client.info, "persistence")
+            return bool(info["loading"])
+
+        # From here on it goes on loading for a second.
+        assert await eventually(is_loading, bool)
+        async with limiter_on(server.url, sqlite_url) as limiter:
+            answer = await limiter.record(record("e1", 10))
+            assert (answer.queued, reloading.done()) == (True, False)
+            await reloading
+            await assert_counted_once(limiter, server.client, sqlite_url, {"e0": 1, "e1": 10})

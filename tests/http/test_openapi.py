@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from msgspec import Struct
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Route
 
 from limiter import models
@@ -20,6 +21,7 @@ from limiter.http import problems, routes
 from limiter.http.bodies import RequestError
 from limiter.http.operations import OPERATIONS
 from limiter.http.problems import PROBLEM_TYPE
+from limiter.metrics import Metrics
 from tests.http.support import BODIES, ROUTES, ToldLimiter, app_of, client_of
 
 STRUCTS: dict[str, type[Struct]] = {
@@ -41,13 +43,15 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def contents(document: dict[str, Any]) -> Iterator[tuple[str, int | None, str, dict[str, Any]]]:
-    """Every body of the document: (where, status or None for a request, media type, content)."""
+    """Every JSON body there is: (where, status or None for a request, media type, content)."""
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
                 yield f"{method} {path}", None, media_type, content
             for status, response in operation["responses"].items():
                 for media_type, content in response.get("content", {}).items():
+                    if (method, path) == ("get", "/metrics"):
+                        continue
                     yield f"{method} {path} {status}", int(status), media_type, content
 
 
@@ -122,6 +126,17 @@ def test_requests_with_a_slip_do_not_fit_their_schemas(document: dict[str, Any])
             schema = {**content["schema"], "components": document["components"]}
             for example in content["examples"].values():
                 assert not OAS31Validator(schema).is_valid({**example["value"], "misspelt": 1})
+
+
+def test_the_one_text_has_an_example_of_its_format(document: dict[str, Any]) -> None:
+    (media_type, content), *others = document["paths"]["/metrics"]["get"]["responses"]["200"][
+        "content"
+    ].items()
+    assert (media_type, others) == ("text/plain; version=0.0.4; charset=utf-8", [])
+    assert content["schema"] == {"type": "string"}
+    (example,) = content["examples"].values()
+    (family,) = text_string_to_metric_families(example["value"])
+    assert family.name in {told.name for told in Metrics().collect()}
 
 
 def test_problems_are_problems_and_name_their_status(document: dict[str, Any]) -> None:

@@ -34,7 +34,8 @@ class RedisProcess:
             unix_socket_path=str(self.socket_path), retry=Retry(NoBackoff(), 0), protocol=2
         )
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
+        """Starts it and waits until it answers. `more`: arguments of this start only."""
         self._process = subprocess.Popen(
             [
                 *(self._binary, "--port", "0", "--unixsocket", str(self.socket_path)),
@@ -42,6 +43,7 @@ class RedisProcess:
                 # Under `everysec` a write waits while a sync is under way, and a kill loses it.
                 *("--appendfsync", "no"),
                 *self._arguments,
+                *more,
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -50,8 +50,8 @@ class Service:
     def log(self) -> str:
         return (self.folder / "service.log").read_text(encoding="utf-8", errors="replace")
 
-    def start(self) -> None:
-        """Starts it and waits until it answers."""
+    def start(self, path: str = "/readyz") -> None:
+        """Starts it and waits until it answers 200 there."""
         environment = {name: value for name, value in os.environ.items() if "LIMITER" not in name}
         for name, value in self._settings.items():
             environment[f"LIMITER_{name.upper()}"] = str(value)
@@ -70,7 +70,7 @@ class Service:
             if self._process.poll() is not None:
                 raise AssertionError(f"the service ended: {self.log}")
             with contextlib.suppress(OSError):
-                if self.get("/readyz").status == 200:
+                if self.get(path).status == 200:
                     return
             time.sleep(POLL_MS / 1000)
         raise AssertionError(f"the service does not answer: {self.log}")

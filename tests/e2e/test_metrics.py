@@ -1,0 +1,119 @@
+"""/metrics of a service with two workers: whichever answers, it answers for both."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from limiter.metrics import FAMILIES
+from tests.metrics.scrape import Numbers, scraped
+from tests.support.service import Service, running_service
+from tests.support.waiting import eventually
+
+WORKERS = 2
+ROUND = 40
+ROUNDS_MAX = 50
+CALLERS = 8
+
+ADMITTED = "limiter_decisions_total{outcome=admitted}"
+ADMITTED_CELL = next(f for f in FAMILIES if f.name == "limiter_decisions_total").cell("admitted")
+
+
+def each_workers_checks(folder: Path) -> list[int]:
+    """What lies in the cells of each worker, past the service."""
+    return [
+        memoryview(path.read_bytes()).cast("Q")[ADMITTED_CELL]
+        for path in sorted(folder.glob("limiter-metrics-*/*.cells"))
+    ]
+
+
+def checks_through_all(service: Service, pool: ThreadPoolExecutor, folder: Path) -> int:
+    """Makes checks until each worker has had some more; returns how many it made."""
+    before, made = each_workers_checks(folder), 0
+    for _ in range(ROUNDS_MAX):
+        bodies = [{"workspace_id": "acme", "estimate_micros": 1}] * ROUND
+        answers = list(pool.map(lambda body: service.post("/check", body), bodies))
+        assert {answer.status for answer in answers} == {200}
+        made += ROUND
+        now = each_workers_checks(folder)
+        if all(more > few for more, few in zip(now, before, strict=True)):
+            return made
+    raise AssertionError(f"a worker had none of {made} checks")
+
+
+def test_sums_are_exact_over_workers_and_their_deaths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with (
+        running_service(tmp_path, workers=WORKERS, snapshot_interval_ms=50) as service,
+        ThreadPoolExecutor(CALLERS) as pool,
+    ):
+        ready = eventually(lambda: each_workers_checks(tmp_path), lambda each: len(each) == WORKERS)
+        assert ready == [0] * WORKERS
+        made = checks_through_all(service, pool, tmp_path)
+        # At once, and from whichever worker: nothing is passed on by and by.
+        seen = {numbers[ADMITTED] for numbers in pool.map(scraped, [service.url] * 20)}
+        assert seen == {made}
+        assert sum(each_workers_checks(tmp_path)) == made
+        count = "limiter_call_duration_seconds_count{call=check}"
+        assert scraped(service.url)[count] == made
+
+        # Whichever worker's pass moved an entry, the sum has it.
+        for number in range(ROUND):
+            body = {"workspace_id": "acme", "event_id": f"e{number}", "cost_micros": number}
+            assert service.post("/record", body).status == 200
+        charged = sum(range(ROUND))
+
+        def moved() -> Numbers:
+            return scraped(service.url)
+
+        settled = eventually(
+            moved, lambda numbers: numbers["limiter_charged_micros_total"] >= charged
+        )
+        assert settled["limiter_charged_micros_total"] == charged
+        assert settled["limiter_records_total{outcome=charged}"] == ROUND
+        assert settled["limiter_holds_placed_total"] == made
+
+        killed, _ = worker_pids(tmp_path)
+        os.kill(killed, signal.SIGKILL)
+        pids = eventually(
+            lambda: worker_pids(tmp_path),
+            lambda pids: len(pids) == WORKERS and killed not in pids,
+        )
+        assert len(pids) == WORKERS
+        assert scraped(service.url)[ADMITTED] == made
+        made += checks_through_all(service, pool, tmp_path)
+        assert scraped(service.url)[ADMITTED] == made
+        assert len(each_workers_checks(tmp_path)) == WORKERS
+        service.stop()
+    assert list(tmp_path.glob("limiter-metrics-*")) == []
+
+
+def worker_pids(folder: Path) -> list[int]:
+    """The processes that have a file of cells open."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        # Processes, and what they have open, come and go; of some nothing can be seen.
+        with contextlib.suppress(OSError):
+            target = link.readlink()
+            if target.suffix == ".cells" and target.is_relative_to(folder):
+                found.add(int(link.parts[2]))
+    return sorted(found)
+
+
+def test_one_worker_keeps_its_metrics_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with running_service(tmp_path) as service:
+        assert service.post("/check", {"workspace_id": "acme"}).status == 200
+        numbers = scraped(service.url)
+        assert numbers[ADMITTED] == 1
+        assert numbers["limiter_cold_loads_total{kind=workspace}"] == 1
+        assert list(tmp_path.glob("limiter-metrics-*")) == []
