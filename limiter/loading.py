@@ -21,7 +21,7 @@ from limiter.errors import (
 )
 from limiter.metrics import Metrics
 from limiter.models import DEPTH_MAX
-from limiter.redis.store import Cold, RedisStore
+from limiter.redis.store import Cold, Known, RedisStore
 from limiter.snapshot import Snapshot
 from limiter.stored import StoredSource, StoredWorkspace, WorkspaceSettings
 
@@ -30,14 +30,6 @@ Answer = TypeVar("Answer")
 # A call may find its workspace, its source, and every chat up to the root cold, each once; twice
 # that leaves room for a server that is flushed meanwhile.
 _COLD_ROUNDS_MAX = 2 * (DEPTH_MAX + 3)
-
-
-class Known:
-    """What a call learned from durable storage about scopes that are not in Redis."""
-
-    def __init__(self) -> None:
-        self.chat_is_new = False
-        self.source: StoredSource | None = None
 
 
 class Loader:
@@ -58,7 +50,7 @@ class Loader:
         self._new_workspace = new_workspace
         self._metrics = metrics or Metrics()
         # A crowd of callers that find the same scope cold share one look into storage.
-        self._under_way: dict[tuple[str, ...], asyncio.Task[bool]] = {}
+        self._under_way: dict[tuple[str | int, ...], asyncio.Task[bool]] = {}
 
     async def answer(
         self,
@@ -84,15 +76,16 @@ class Loader:
                     await self.create_workspace(workspace_id)
             elif answer.kind == "source":
                 known.source = await self._load_source(workspace_id, answer.id)
+                known.source_in = answer.epoch
             else:
                 is_known = await self._shared(
-                    ("chat", workspace_id, answer.id),
-                    partial(self._load_chat, workspace_id, answer.id),
+                    ("chat", workspace_id, answer.id, answer.epoch),
+                    partial(self._load_chat, workspace_id, answer.id, answer.epoch),
                 )
                 if is_known:
                     continue
                 if creates and answer.id == chat_id:
-                    known.chat_is_new = True
+                    known.new_chat_in = answer.epoch
                 elif creates and chat_id is not None:
                     raise ChatParentUnknown(answer.id)
                 else:
@@ -100,7 +93,7 @@ class Loader:
         raise ScriptError(f"workspace {workspace_id}: scopes keep vanishing from Redis")
 
     async def _shared(
-        self, key: tuple[str, ...], load: Callable[[], Coroutine[None, None, bool]]
+        self, key: tuple[str | int, ...], load: Callable[[], Coroutine[None, None, bool]]
     ) -> bool:
         """Runs the load, unless it is under way: then its outcome is everybody's."""
         task = self._under_way.get(key)
@@ -110,7 +103,7 @@ class Loader:
         # Shielded: a caller that gives up must not take it from the others.
         return await asyncio.shield(task)
 
-    def _ended(self, key: tuple[str, ...], task: asyncio.Task[bool]) -> None:
+    def _ended(self, key: tuple[str | int, ...], task: asyncio.Task[bool]) -> None:
         del self._under_way[key]
         if not task.cancelled():
             task.exception()  # looked at, for the case that every caller has given up
@@ -123,11 +116,11 @@ class Loader:
         self._metrics.cold_load("source")
         return stored
 
-    async def _load_chat(self, workspace_id: str, chat_id: str) -> bool:
+    async def _load_chat(self, workspace_id: str, chat_id: str, epoch: int) -> bool:
         """Whether durable storage knows the chat, which then is in Redis."""
         stored = await self._storage.chat(workspace_id, chat_id)
         if stored is not None:
-            await self._redis.load_chat(workspace_id, stored)
+            await self._redis.load_chat(workspace_id, stored, epoch)
             self._metrics.cold_load("chat")
         return stored is not None
 

@@ -24,7 +24,7 @@ from limiter.errors import (
     WorkspaceNotFound,
 )
 from limiter.ids import fingerprint, new_id
-from limiter.loading import Known, Loader
+from limiter.loading import Loader
 from limiter.metrics import Metrics
 from limiter.models import (
     Admitted,
@@ -47,7 +47,7 @@ from limiter.models import (
 from limiter.outbox import Outbox
 from limiter.pricing import Prices
 from limiter.redis.keys import require_id
-from limiter.redis.store import Cold, RedisStore
+from limiter.redis.store import Cold, Known, RedisStore
 from limiter.settings import Settings
 from limiter.snapshot import Snapshot
 from limiter.stored import ResolvedRecord, WorkspaceSettings
@@ -119,7 +119,7 @@ class Limiter:
                 reservation_id=reservation_id,
                 fingerprint=payload,
                 hold_ms=hold_ms,
-                chat_is_new=known.chat_is_new,
+                known=known,
             )
 
         try:
@@ -309,8 +309,7 @@ class Limiter:
             return await self._redis.record(
                 record,
                 id_is_fresh=id_is_fresh,
-                stored_source=known.source,
-                chat_is_new=known.chat_is_new,
+                known=known,
             )
 
         return await self._loader.answer(call, record.workspace_id, record.chat_id, creates=True)

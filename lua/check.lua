@@ -11,29 +11,45 @@
 -- ARGV[7]  chat_id               '' = none
 -- ARGV[8]  parent_chat_id        '' = not said
 -- ARGV[9]  spend_limit_micros    for a new chat; '' = none
--- ARGV[10] chat_is_new           1 = durable storage has no such chat: create it
+-- ARGV[10] new_in                epoch in which durable storage has no such chat: create it;
+--                                '' = not known
 --
 -- Reply, by position:
 --   'admitted', now ms, reservation_id ('' = nothing held), held micros, expires_at ms,
 --               duplicate 0/1, workspace block, chat block or {}
---   'denied', now ms, estimate micros, violations (see lib/decide.lua)
+--   'denied', now ms, estimate micros, violations (see lib/violations.lua)
 --   'id_reused' | 'settled', state letter | 'counter_overflow' | 'invalid', argument
---   'cold', 'workspace' | 'cold', 'chat', id | 'again' | 'chat_…' (see lib/chain.lua)
+--   'cold', 'workspace' | 'cold', 'chat', id, epoch | 'again' | 'chat_…' (see lib/chain.lua)
 --
 -- O(periods + depth). With nothing to evict or expire it touches no sorted set but `…:holds`,
 -- and that only to hold.
 --
 -- limiter lua check > check.lua && redis-cli --eval check.lua \
---   'lim:{0}:acme:workspace' 'lim:{0}:stream' , 3600000 12000 r1 0 fp 600000 '' '' '' 0
+--   'lim:{0}:acme:workspace' 'lim:{0}:stream' , 3600000 12000 r1 0 fp 600000 '' '' '' ''
 
 -- include "args"
 -- include "scope"
+-- include "refresh"
 -- include "chain"
--- include "holds"
--- include "memory"
 -- include "decide"
--- include "reply"
 -- include "stream"
+
+-- What most calls have no need of.
+local function repeated(workspace, now, id, fingerprint)
+  -- include "memory"
+  local hold = redis.call('HMGET', workspace.prefix .. ':hold:' .. id, 'micros', 'expires_at',
+    'fingerprint')
+  if not hold[1] then
+    local letter = settled_state(workspace, now, id)
+    return letter ~= 'u' and { 'settled', letter }
+  end
+  if hold[3] ~= fingerprint then return { 'id_reused' } end
+  return { 'admitted', now, id, hold[1] + 0, hold[2] + 0, 1 }
+end
+local function denial(scopes, estimate, now, holds_key)
+  -- include "violations"
+  return { 'denied', now, estimate, violations(scopes, estimate, now, holds_key) }
+end
 
 local memory_ms, hold_ms = amount(ARGV[1]), amount(ARGV[6])
 if not memory_ms or memory_ms == 0 then return { 'invalid', 'memory_ms' } end
@@ -45,9 +61,10 @@ if not hold_ms or hold_ms == 0 then return { 'invalid', 'hold_ms' } end
 local chat_id, parent = ARGV[7], ARGV[8]
 if chat_id ~= '' and not is_id(chat_id) then return { 'invalid', 'chat_id' } end
 if parent ~= '' and not is_id(parent) then return { 'invalid', 'parent_chat_id' } end
-local chat_limit = amount(ARGV[9])
-if ARGV[9] ~= '' and (not chat_limit or chat_limit == 0) then
-  return { 'invalid', 'spend_limit_micros' }
+local chat_limit
+if ARGV[9] ~= '' then
+  chat_limit = amount(ARGV[9])
+  if not chat_limit or chat_limit == 0 then return { 'invalid', 'spend_limit_micros' } end
 end
 
 local workspace = read_workspace(KEYS[1], KEYS[2], memory_ms)
@@ -55,39 +72,35 @@ if not workspace then return { 'cold', 'workspace' } end
 local now, early = refresh(workspace)
 if not now then return early end
 
-local chain = {}
+-- The chat and those above it, then the workspace: so a tree's limit is named before an account's.
+local scopes, leaf = { workspace }, nil
 if chat_id ~= '' then
-  chain, early = read_chain(workspace, chat_id, parent, chat_limit, ARGV[10] == '1')
-  if not chain then return early end
+  scopes, early = read_chain(workspace, chat_id, parent, chat_limit, ARGV[10])
+  if not scopes then return early end
+  leaf = scopes[1]
+  scopes[#scopes + 1] = workspace
 end
-local chat_reply = function() return chain[1] and chat_block(chain[1]) or {} end
 
-local hold_key = workspace.prefix .. ':hold:' .. id
 if ARGV[4] ~= '1' then
-  local hold = redis.call('HMGET', hold_key, 'micros', 'expires_at', 'fingerprint')
-  if hold[1] then
-    if hold[3] ~= ARGV[5] then return { 'id_reused' } end
-    return { 'admitted', now, id, tonumber(hold[1]), tonumber(hold[2]), 1,
-      workspace_block(workspace), chat_reply() }
+  local reply = repeated(workspace, now, id, ARGV[5])
+  if reply then
+    if reply[1] == 'admitted' then
+      reply[7], reply[8] = workspace_block(workspace), leaf and chat_block(leaf) or {}
+    end
+    return reply
   end
-  local letter = settled_state(workspace, now, id)
-  if letter ~= 'u' then return { 'settled', letter } end
 end
 
-estimate = estimate or workspace.default_estimate
-local scopes = {}
-for i = 1, #chain do scopes[i] = chain[i] end
-scopes[#scopes + 1] = workspace
-
-local violations = decide(scopes, estimate, now, workspace.prefix .. ':holds')
-if #violations > 0 then return { 'denied', now, estimate, violations } end
-for i = 1, #scopes do
-  if not fits(scopes[i], estimate) then return { 'counter_overflow' } end
+estimate = estimate or (redis.call('HGET', KEYS[1], 'default_estimate') or 0) + 0
+local verdict = decide(scopes, estimate)
+if verdict == 'denied' then
+  return denial(scopes, estimate, now, workspace.prefix .. ':holds')
+elseif verdict then
+  return { verdict }
 end
 
 -- Nothing below can fail.
 workspace.clock = now
-local leaf = chain[1]
 if leaf and leaf.is_new then
   append(workspace, 'chat', now,
     'chat', chat_id, 'parent', leaf.parent, 'root', leaf.root, 'depth', leaf.depth,
@@ -95,15 +108,15 @@ if leaf and leaf.is_new then
 end
 if estimate == 0 then
   if leaf and leaf.is_new then
-    save(leaf)
-    save(workspace)
+    save_chat(leaf)
+    save_holds(workspace)
   end
-  return { 'admitted', now, '', 0, 0, 0, workspace_block(workspace), chat_reply() }
+  return { 'admitted', now, '', 0, 0, 0, workspace_block(workspace), leaf and chat_block(leaf) or {} }
 end
 
 local expires_at = now + hold_ms
-redis.call('HSET', hold_key, 'micros', estimate, 'chat', chat_id, 'expires_at', expires_at,
-  'fingerprint', ARGV[5])
+redis.call('HSET', workspace.prefix .. ':hold:' .. id, 'micros', estimate, 'chat', chat_id,
+  'expires_at', expires_at, 'fingerprint', ARGV[5])
 redis.call('ZADD', workspace.prefix .. ':holds', expires_at, id)
 if workspace.expire_at == 0 or expires_at < workspace.expire_at then
   workspace.expire_at = expires_at
@@ -111,8 +124,13 @@ end
 append(workspace, 'hold', now,
   'reservation', id, 'micros', estimate, 'expires_at', expires_at, 'chat', chat_id,
   'fingerprint', ARGV[5])
-for i = 1, #scopes do
-  scopes[i].held = scopes[i].held + estimate
-  save(scopes[i])
+for i = 1, #scopes do scopes[i].held = scopes[i].held + estimate end
+for i = 1, #scopes - 1 do
+  local chat = scopes[i]
+  if chat.is_new then save_chat(chat) else redis.call('HSET', chat.key, 'held', chat.held) end
 end
-return { 'admitted', now, id, estimate, expires_at, 0, workspace_block(workspace), chat_reply() }
+save_holds(workspace)
+return {
+  'admitted', now, id, estimate, expires_at, 0, workspace_block(workspace),
+  leaf and chat_block(leaf) or {},
+}

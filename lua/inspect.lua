@@ -18,13 +18,14 @@
 --   'lim:{0}:acme:workspace' 'lim:{0}:acme:chat:c1'
 
 -- include "periods"
+-- include "widths"
 
 local f = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'clock', 'held', 'unpriced', 'spent_at')
 if not f[1] then return { 'cold' } end
 
 local windows = {}
 for i = 1, #PERIODS do
-  local sums = redis.call('HMGET', KEYS[1], SPENT_FIELDS[i], OPEN_FIELDS[i])
+  local sums = redis.call('HMGET', KEYS[1], 'spent.' .. PERIODS[i], 'open.' .. PERIODS[i])
   local spent_at = tonumber(f[6])
   local start = string.format('%.0f', spent_at - spent_at % BUCKET_MS[i])
   local window = { sums[1] or '0', start, sums[2] or '0' }

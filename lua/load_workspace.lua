@@ -10,6 +10,7 @@
 --   unpriced  records whose model had no price
 --   windows   {period: [[start ms, micros], …]}
 --   holds     [[reservation id, micros, expires_at ms, chat id, fingerprint], …]
+-- ARGV[2]  epoch                a number that no other load of this workspace had, > 0
 --
 -- Reply, by position:
 --   'loaded' | 'present' | 'invalid', what
@@ -18,13 +19,16 @@
 --
 -- limiter lua load_workspace > load_workspace.lua && redis-cli --eval load_workspace.lua \
 --   'lim:{0}:acme:workspace' , '{"config":{"limit.hourly":"2000000"},"revision":"1",
---   "seq":"0","spent_at":"0","clock":"0","unpriced":"0","windows":{},"holds":[]}'
+--   "seq":"0","spent_at":"0","clock":"0","unpriced":"0","windows":{},"holds":[]}' 4711
 
 -- include "args"
 -- include "now"
--- include "periods"
 -- include "config"
--- include "scope"
+-- include "charge"
+
+-- Of JSON, only a text can be one.
+local function digits(value) return type(value) == 'string' and amount(value) or nil end
+local function name(value) return type(value) == 'string' and is_id(value) end
 
 local ok, stored = pcall(cjson.decode, ARGV[1])
 if not ok or type(stored) ~= 'table' then return { 'invalid', 'json' } end
@@ -32,18 +36,20 @@ for _, part in ipairs({ 'config', 'windows', 'holds' }) do
   if type(stored[part]) ~= 'table' then return { 'invalid', part } end
 end
 for field, value in pairs(stored.config) do
-  if not is_config(field, value) then return { 'invalid', field } end
+  if type(field) ~= 'string' or type(value) ~= 'string' or not is_config(field, value) then return { 'invalid', field } end
 end
-local revision, seq, clock = amount(stored.revision), amount(stored.seq), amount(stored.clock)
-local spent_at, unpriced = amount(stored.spent_at), amount(stored.unpriced)
+local revision, seq, clock = digits(stored.revision), digits(stored.seq), digits(stored.clock)
+local spent_at, unpriced = digits(stored.spent_at), digits(stored.unpriced)
 if not (revision and seq and clock and spent_at and unpriced) then return { 'invalid', 'counters' } end
+local epoch = amount(ARGV[2])
+if not epoch or epoch == 0 then return { 'invalid', 'epoch' } end
 if redis.call('EXISTS', KEYS[1]) == 1 then return { 'present' } end
 
 local prefix = string.sub(KEYS[1], 1, -11)
 local now = now_ms(math.max(clock, spent_at))
 local scope = {
   key = KEYS[1], rolls = true, clock = now, seq = seq, held = 0, spent_at = spent_at,
-  evict_at = 0, expire_at = 0, memory_at = '', spent = {}, open = {}, windows_changed = true,
+  evict_at = 0, expire_at = 0, memory_at = '', due_changed = true, spent = {}, open = {},
 }
 local closed = {}
 for i = 1, #PERIODS do
@@ -54,7 +60,7 @@ for i = 1, #PERIODS do
   if type(buckets) ~= 'table' then return { 'invalid', 'windows' } end
   for _, bucket in ipairs(buckets) do
     if type(bucket) ~= 'table' then return { 'invalid', 'windows' } end
-    local start, micros = amount(bucket[1]), amount(bucket[2])
+    local start, micros = digits(bucket[1]), digits(bucket[2])
     if not start or not micros or start % width ~= 0 then return { 'invalid', 'windows' } end
     local leaves_at = start + width + WINDOW_MS[i]
     if leaves_at > now and micros > 0 then
@@ -70,8 +76,8 @@ for i = 1, #PERIODS do
 end
 for _, hold in ipairs(stored.holds) do
   if type(hold) ~= 'table' then return { 'invalid', 'holds' } end
-  local micros, expires_at = amount(hold[2]), amount(hold[3])
-  if not (is_id(hold[1]) and micros and expires_at and (hold[4] == '' or is_id(hold[4]))
+  local micros, expires_at = digits(hold[2]), digits(hold[3])
+  if not (name(hold[1]) and micros and expires_at and (hold[4] == '' or name(hold[4]))
       and type(hold[5]) == 'string') then
     return { 'invalid', 'holds' }
   end
@@ -96,11 +102,13 @@ for _, hold in ipairs(stored.holds) do
     'expires_at', tonumber(hold[3]), 'fingerprint', hold[5])
   redis.call('ZADD', prefix .. ':holds', tonumber(hold[3]), hold[1])
 end
-save(scope)
+-- The order of the fields stays as it is made here, and what comes first is found soonest.
+redis.call('HSET', KEYS[1], 'clock', now, 'seq', seq, 'held', scope.held, 'evict_at', scope.evict_at,
+  'expire_at', scope.expire_at, 'epoch', epoch)
 for i = 1, #CONFIG_FIELDS do
   local value = stored.config[CONFIG_FIELDS[i]] or ''
   if value ~= '' then redis.call('HSET', KEYS[1], CONFIG_FIELDS[i], value) end
 end
-local epoch = redis.call('INCR', string.match(KEYS[1], '^lim:{[^}]*}') .. ':epochs')
-redis.call('HSET', KEYS[1], 'revision', revision, 'unpriced', unpriced, 'epoch', epoch)
+save_workspace(scope)
+redis.call('HSET', KEYS[1], 'revision', revision, 'unpriced', unpriced)
 return { 'loaded' }

@@ -11,31 +11,34 @@
 -- ARGV[7]  chat_id               '' = the reservation's, or none
 -- ARGV[8]  parent_chat_id        '' = not said
 -- ARGV[9]  spend_limit_micros    for a new chat; '' = none
--- ARGV[10] chat_is_new           1 = durable storage has no such chat: create it
+-- ARGV[10] new_in                epoch in which durable storage has no such chat: create it;
+--                                '' = not known
 -- ARGV[11] source                '' = ARGV[5] is a cost, not a running total
 -- ARGV[12] sequence              of the source's report; '' = it has none
 -- ARGV[13] stored_total          what durable storage knows of the source, micros; '' = not asked
 -- ARGV[14] stored_sequence       likewise; '' = none
--- ARGV[15] priced                0 = the model had no price
--- ARGV[16] data                  for the ledger only: what was used, as JSON
+-- ARGV[15] stored_in             epoch in which durable storage was asked; '' = not asked
+-- ARGV[16] priced                0 = the model had no price
+-- ARGV[17] data                  for the ledger only: what was used, as JSON
 --
 -- Reply, by position:
 --   'recorded', now ms, charged micros, duplicate 0/1, state letter the reservation was in
 --               (lib/memory.lua), workspace block, chat block or {}
 --   'id_reused' | 'reservation_chat' | 'counter_overflow' | 'invalid', argument
---   'cold', 'workspace' | 'cold', 'chat', id | 'cold', 'source' | 'again' | 'chat_…' (lib/chain.lua)
+--   'cold', 'workspace' | 'cold', 'chat', id, epoch | 'cold', 'source', id, epoch | 'again' |
+--   'chat_…' (lib/chain.lua)
 --
 -- O(periods + depth).
 --
 -- limiter lua record > record.lua && redis-cli --eval record.lua 'lim:{0}:acme:workspace' \
---   'lim:{0}:stream' , 3600000 e1 0 fp 9000 '' '' '' '' 0 '' '' '' '' 1 ''
+--   'lim:{0}:stream' , 3600000 e1 0 fp 9000 '' '' '' '' '' '' '' '' '' '' 1 ''
 
 -- include "args"
--- include "scope"
+-- include "refresh"
 -- include "chain"
+-- include "charge"
 -- include "holds"
 -- include "memory"
--- include "reply"
 -- include "stream"
 
 local memory_ms, cost = amount(ARGV[1]), amount(ARGV[5])
@@ -46,18 +49,28 @@ if not cost then return { 'invalid', 'cost_micros' } end
 if reservation_id ~= '' and not is_id(reservation_id) then return { 'invalid', 'reservation_id' } end
 if chat_id ~= '' and not is_id(chat_id) then return { 'invalid', 'chat_id' } end
 if parent ~= '' and not is_id(parent) then return { 'invalid', 'parent_chat_id' } end
-local chat_limit = amount(ARGV[9])
-if ARGV[9] ~= '' and (not chat_limit or chat_limit == 0) then
-  return { 'invalid', 'spend_limit_micros' }
+local chat_limit
+if ARGV[9] ~= '' then
+  chat_limit = amount(ARGV[9])
+  if not chat_limit or chat_limit == 0 then return { 'invalid', 'spend_limit_micros' } end
 end
-local source, sequence = ARGV[11], amount(ARGV[12])
+local source, sequence, stored_total, stored_sequence = ARGV[11], nil, nil, nil
 if source ~= '' and not is_id(source) then return { 'invalid', 'source' } end
-if ARGV[12] ~= '' and not sequence then return { 'invalid', 'sequence' } end
-local stored_total, stored_sequence = amount(ARGV[13]), amount(ARGV[14])
-if ARGV[13] ~= '' and not stored_total then return { 'invalid', 'stored_total' } end
-if ARGV[14] ~= '' and not stored_sequence then return { 'invalid', 'stored_sequence' } end
+if ARGV[12] ~= '' then
+  sequence = amount(ARGV[12])
+  if not sequence then return { 'invalid', 'sequence' } end
+end
+if ARGV[13] ~= '' then
+  stored_total = amount(ARGV[13])
+  if not stored_total then return { 'invalid', 'stored_total' } end
+end
+if ARGV[14] ~= '' then
+  stored_sequence = amount(ARGV[14])
+  if not stored_sequence then return { 'invalid', 'stored_sequence' } end
+end
+if not ARGV[17] then return { 'invalid', 'data' } end
 
-local workspace = read_workspace(KEYS[1], KEYS[2], memory_ms)
+local workspace = read_to_charge(KEYS[1], KEYS[2], memory_ms)
 if not workspace then return { 'cold', 'workspace' } end
 local now, early = refresh(workspace)
 if not now then return early end
@@ -69,7 +82,7 @@ if reservation_id ~= '' then
   local hold = redis.call('HMGET', workspace.prefix .. ':hold:' .. reservation_id, 'micros', 'chat')
   local chat
   if hold[1] then
-    state, hold_micros, chat = 'h', tonumber(hold[1]), hold[2]
+    state, hold_micros, chat = 'h', hold[1] + 0, hold[2]
   else
     state, credit, chat = settled_state(workspace, now, reservation_id)
   end
@@ -79,21 +92,20 @@ end
 
 local chain = {}
 if chat_id ~= '' then
-  chain, early = read_chain(workspace, chat_id, parent, chat_limit, ARGV[10] == '1')
+  chain, early = read_chain(workspace, chat_id, parent, chat_limit, ARGV[10])
   if not chain then return early end
 end
 local leaf = chain[1]
-local function answer(charged, duplicate, letter)
-  return { 'recorded', now, charged, duplicate, letter, workspace_block(workspace),
-    leaf and chat_block(leaf) or {} }
-end
 
 if ARGV[3] ~= '1' then
   local remembered = recall(workspace, now, 'e:' .. event_id)
   if remembered then
     local fingerprint, charged, letter = string.match(remembered, '^([^:]*):(%d+):(.)')
     if fingerprint ~= ARGV[4] then return { 'id_reused' } end
-    return answer(tonumber(charged), 1, letter)
+    return {
+      'recorded', now, charged + 0, 1, letter, workspace_block(workspace),
+      leaf and chat_block(leaf) or {},
+    }
   end
 end
 
@@ -106,7 +118,9 @@ if source ~= '' then
   local total, last = tonumber(known[1] or ''), tonumber(known[2] or '')
   source_is_cold = known[3] ~= workspace.epoch
   if source_is_cold then
-    if not stored_total then return { 'cold', 'source' } end
+    if not stored_total or ARGV[15] ~= workspace.epoch then
+      return { 'cold', 'source', source, workspace.epoch }
+    end
     total, last = stored_total, stored_sequence
   end
   if cost == 0 or cost == total or (sequence and last and sequence <= last) then
@@ -119,11 +133,13 @@ if source ~= '' then
 end
 if credit > 0 then charged = math.max(0, charged - credit) end
 
-local scopes = {}
-for i = 1, #chain do scopes[i] = chain[i] end
-scopes[#scopes + 1] = workspace
+local room = MICROS_MAX - charged + hold_micros
+local scopes = { workspace, unpack(chain) }
 for i = 1, #scopes do
-  if not fits(scopes[i], charged - hold_micros) then return { 'counter_overflow' } end
+  local spent, held = scopes[i].spent, scopes[i].held
+  for j = 1, #spent do
+    if spent[j] + held > room then return { 'counter_overflow' } end
+  end
 end
 
 -- Nothing below can fail.
@@ -139,14 +155,9 @@ if source ~= '' then
   redis.call('HSET', source_key, 'total', cost, 'epoch', workspace.epoch)
   if sequence then redis.call('HSET', source_key, 'sequence', sequence) end
 end
-if ARGV[15] == '0' then
+if ARGV[16] == '0' then
   redis.call('HINCRBY', KEYS[1], 'unpriced', 1)
 end
-for i = 1, #scopes do
-  scopes[i].held = scopes[i].held - hold_micros
-  charge(scopes[i], charged, now)
-end
-if leaf then leaf.own = leaf.own + charged end
 
 local own_chat = reservation_id == event_id and chat_id ~= '' and ':' .. chat_id or ''
 remember(workspace, now, 'e:' .. event_id,
@@ -155,12 +166,26 @@ if reservation_id ~= '' and (reservation_id ~= event_id or state ~= 'h') then
   remember(workspace, now, 'r:' .. reservation_id, 'r:0:' .. chat_id)
 end
 -- A report that says nothing new has nothing to make durable.
-if source == '' or charged > 0 or state ~= '-' then
+if source == '' then
   append(workspace, 'record', now,
     'event', event_id, 'charged', charged, 'fingerprint', ARGV[4], 'chat', chat_id,
-    'reservation', reservation_id, 'state', state,
-    'source', source, 'total', source ~= '' and cost or '', 'sequence', sequence or '',
-    'priced', ARGV[15], 'data', ARGV[16])
+    'reservation', reservation_id, 'state', state, 'priced', ARGV[16], 'data', ARGV[17])
+elseif charged > 0 or state ~= '-' then
+  append(workspace, 'record', now,
+    'event', event_id, 'charged', charged, 'fingerprint', ARGV[4], 'chat', chat_id,
+    'reservation', reservation_id, 'state', state, 'priced', ARGV[16], 'data', ARGV[17],
+    'source', source, 'total', cost, 'sequence', sequence or '')
 end
-for i = 1, #scopes do save(scopes[i]) end
-return answer(charged, 0, state)
+
+for i = 1, #chain do
+  local chat = chain[i]
+  chat.held, chat.spent[1] = chat.held - hold_micros, chat.spent[1] + charged
+  if chat == leaf then chat.own = chat.own + charged end
+  save_chat(chat)
+end
+workspace.held = workspace.held - hold_micros
+if charged > 0 then charge_windows(workspace, charged, now) end
+save_workspace(workspace)
+return {
+  'recorded', now, charged, 0, state, workspace_block(workspace), leaf and chat_block(leaf) or {},
+}

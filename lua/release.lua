@@ -15,8 +15,9 @@
 --   'lim:{0}:acme:workspace' 'lim:{0}:stream' , 3600000 r1
 
 -- include "args"
--- include "scope"
+-- include "refresh"
 -- include "chain"
+-- include "charge"
 -- include "holds"
 -- include "memory"
 -- include "stream"
@@ -25,7 +26,7 @@ local memory_ms, id = amount(ARGV[1]), ARGV[2]
 if not memory_ms or memory_ms == 0 then return { 'invalid', 'memory_ms' } end
 if not is_id(id) then return { 'invalid', 'reservation_id' } end
 
-local workspace = read_workspace(KEYS[1], KEYS[2], memory_ms)
+local workspace = read_to_charge(KEYS[1], KEYS[2], memory_ms)
 if not workspace then return { 'cold', 'workspace' } end
 local now, early = refresh(workspace)
 if not now then return early end
@@ -35,9 +36,9 @@ if not hold[1] then
   local letter = settled_state(workspace, now, id)
   return { 'released', now, 0, letter }
 end
-local micros, chain = tonumber(hold[1]), {}
+local micros, chain = hold[1] + 0, {}
 if hold[2] ~= '' then
-  chain, early = read_chain(workspace, hold[2], '', nil, false)
+  chain, early = read_chain(workspace, hold[2], '', nil, '')
   if not chain then return early end
 end
 
@@ -47,9 +48,9 @@ remember(workspace, now, 'r:' .. id, 'l:0:' .. hold[2])
 append(workspace, 'release', now, 'reservation', id, 'chat', hold[2])
 for i = 1, #chain do
   chain[i].held = chain[i].held - micros
-  save(chain[i])
+  save_chat(chain[i])
 end
 workspace.held = workspace.held - micros
 workspace.clock = now
-save(workspace)
+save_workspace(workspace)
 return { 'released', now, micros, 'h' }

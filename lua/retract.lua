@@ -23,13 +23,13 @@
 --   'lim:{0}:stream' , 3600000 ledger 1795334400000-0 1795334400000 9000 c2 c1
 
 -- include "args"
--- include "holds"
+-- include "refresh"
 -- include "adjust"
 
 local memory_ms, at, micros = amount(ARGV[1]), amount(ARGV[4]), amount(ARGV[5])
 if not memory_ms or memory_ms == 0 then return { 'invalid', 'memory_ms' } end
 local entry_ms, entry_number = string.match(ARGV[3], '^(%d+)%-(%d+)$')
-if not (amount(entry_ms) and amount(entry_number)) then return { 'invalid', 'entry' } end
+if not (entry_ms and amount(entry_ms) and amount(entry_number)) then return { 'invalid', 'entry' } end
 if not at then return { 'invalid', 'at' } end
 if not micros then return { 'invalid', 'micros' } end
 local chat_ids = {}
@@ -38,7 +38,7 @@ for i = 6, #ARGV do
   chat_ids[i - 5] = ARGV[i]
 end
 
-local workspace = read_workspace(KEYS[1], KEYS[2], memory_ms)
+local workspace = read_to_charge(KEYS[1], KEYS[2], memory_ms)
 local now, early
 if workspace then
   now, early = refresh(workspace)
@@ -52,6 +52,6 @@ if workspace then
   adjust_windows(workspace, 0 - micros, at, now)
   adjust_chats(workspace, chat_ids, 0 - micros)
   workspace.clock = now
-  save(workspace)
+  save_workspace(workspace)
 end
 return { 'retracted' }

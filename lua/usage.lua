@@ -19,11 +19,9 @@
 --   'lim:{0}:acme:workspace' 'lim:{0}:stream' , 3600000 ''
 
 -- include "args"
--- include "scope"
+-- include "refresh"
 -- include "chain"
--- include "holds"
--- include "decide"
--- include "reply"
+-- include "violations"
 
 local memory_ms, chat_id = amount(ARGV[1]), ARGV[2]
 if not memory_ms or memory_ms == 0 then return { 'invalid', 'memory_ms' } end
@@ -37,9 +35,12 @@ if not now then return early end
 local chats = {}
 if chat_id ~= '' then
   local chain
-  chain, early = read_chain(workspace, chat_id, '', nil, false)
+  chain, early = read_chain(workspace, chat_id, '', nil, '')
   if not chain then return early end
-  for i = 1, #chain do chats[i] = chat_block(chain[i]) end
+  for i = 1, #chain do
+    chain[i].root = chain[1].root
+    chats[i] = chat_block(chain[i])
+  end
 end
 
 local holds_key = workspace.prefix .. ':holds'
@@ -54,4 +55,4 @@ for i = 1, #PERIODS do
   frees_at[i] = at or ''
 end
 return { 'usage', now, workspace_block(workspace), redis.call('ZCARD', holds_key),
-  workspace.unpriced, frees_at, chats }
+  (redis.call('HGET', KEYS[1], 'unpriced') or 0) + 0, frees_at, chats }

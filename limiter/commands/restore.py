@@ -56,7 +56,13 @@ async def _restore(parts: Parts, workspace_id: str, restored: Restored) -> None:
         return
     restored.workspaces += 1
     after = None
-    while page := await parts.storage.chats(workspace_id, after, CHATS_PAGE):
-        await asyncio.gather(*(parts.redis.load_chat(workspace_id, chat) for chat in page))
+    while True:
+        counters = await parts.redis.inspect(workspace_id)
+        page = await parts.storage.chats(workspace_id, after, CHATS_PAGE)
+        if counters is None or not page:
+            break
+        await asyncio.gather(
+            *(parts.redis.load_chat(workspace_id, chat, counters.epoch) for chat in page)
+        )
         restored.chats += len(page)
         after = page[-1].chat_id

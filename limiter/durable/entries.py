@@ -34,6 +34,8 @@ _AMOUNT = re.compile(r"[0-9]{1,16}")
 _FINGERPRINT = re.compile(r"[\x21-\x7e]{0,64}")
 # Both halves of a stream id are unsigned 64-bit numbers.
 _STREAM_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+# What a record says only of a running total.
+_ABSENT = dict.fromkeys(("source", "total", "sequence"), "")
 # PostgreSQL keeps neither of these in a text.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -135,7 +137,7 @@ def parse_entry(
     Fields that are not known are let pass: a newer version of the scripts may add some.
     """
     try:
-        text = {_decoded(name): _decoded(value) for name, value in fields.items()}
+        text = {**_ABSENT, **{_decoded(name): _decoded(value) for name, value in fields.items()}}
         stream_id = _decoded(stream_id)
         if not _STREAM_ID.fullmatch(stream_id):
             raise PoisonedEntry("stream id: not two numbers")

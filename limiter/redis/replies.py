@@ -58,10 +58,10 @@ def periods(block: Sequence[Any]) -> dict[str, PeriodUsage]:
 
 
 def chat(block: Sequence[Any]) -> ChatUsage | None:
-    """A chat block, {id, parent, root, depth, held, limit, spent, own}, or none."""
+    """A chat block, {id, parent, root, held, limit, spent, own}, or none."""
     if not block:
         return None
-    chat_id, parent, root, _depth, held, limit, spent, own = block
+    chat_id, parent, root, held, limit, spent, own = block
     limit = number_or_none(limit)
     return ChatUsage(
         chat_id=chat_id.decode(),

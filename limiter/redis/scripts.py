@@ -1,9 +1,10 @@
 """The Lua scripts: found, joined from their pieces, and traced back to them when they fail.
 
 `lua/<name>.lua` is an entry point, `lua/lib/<piece>.lua` a shared piece. A line
-`-- include "piece"` puts a piece in its place, once, before its first use; a missing or circular
-include is an error that names file and line. `periods` is made from `limiter.periods`.
-It must not talk to Redis.
+`-- include "piece"` puts a piece in its place, once, before its first use. An indented one stands
+in a function and serves that function alone: Redis makes every function of a script anew for every
+call, and what is rarely needed is made when it is. A missing or circular include is an error that
+names file and line. Some pieces are made from the period table. It must not talk to Redis.
 """
 
 from __future__ import annotations
@@ -16,26 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from limiter.errors import ScriptError, StartupError
-from limiter.periods import LIFETIME, PERIODS
+from limiter.redis.periods_lua import period_pieces
 
-_INCLUDE = re.compile(r'^-- include "([a-z_]+)"$')
+_INCLUDE = re.compile(r'^( *)-- include "([a-z_]+)"$')
 _ERROR_LINE = re.compile(r"user_script:(\d+)")
-
-# What a script reads of a workspace, in the order in which lib/scope.lua takes it apart.
-_WORKSPACE_FIELDS = (
-    "clock",
-    "seq",
-    "held",
-    "spent_at",
-    "evict_at",
-    "expire_at",
-    "memory_at",
-    "epoch",
-    "default_estimate",
-    "on_hold_expiry",
-    "unpriced",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Script:
@@ -59,31 +44,6 @@ class Script:
         return ScriptError(f"{file}:{line}: {message}")
 
 
-def periods_piece() -> str:
-    """The Lua tables made from the period table."""
-
-    def table(name: str, values: list[str]) -> str:
-        return f"local {name} = {{ {', '.join(values)} }}"
-
-    def quoted(pattern: str) -> list[str]:
-        return [f"'{pattern.format(period.name)}'" for period in PERIODS]
-
-    fields = [f"'{field}'" for field in _WORKSPACE_FIELDS]
-    for pattern in ("limit.{}", "spent.{}", "open.{}"):
-        fields += quoted(pattern)
-    return "\n".join(
-        [
-            table("PERIODS", quoted("{}")),
-            table("LIFETIME", [f"'{LIFETIME}'"]),
-            table("WINDOW_MS", [str(period.window_ms) for period in PERIODS]),
-            table("BUCKET_MS", [str(period.bucket_ms) for period in PERIODS]),
-            table("SPENT_FIELDS", quoted("spent.{}")),
-            table("OPEN_FIELDS", quoted("open.{}")),
-            table("WORKSPACE_FIELDS", fields),
-        ]
-    )
-
-
 def lua_folder() -> Path:
     """Where the scripts are: inside the installed package, or beside it in a source checkout."""
     package = Path(__file__).resolve().parent.parent
@@ -104,7 +64,7 @@ class ScriptSet:
     ) -> None:
         folder = folder or lua_folder()
         self._folder = folder
-        self._pieces = {"periods": periods_piece(), **(pieces or {})}
+        self._pieces = {**period_pieces(), **(pieces or {})}
         self._scripts = {path.stem: self._join(path) for path in sorted(folder.glob("*.lua"))}
 
     def __getitem__(self, name: str) -> Script:
@@ -117,25 +77,25 @@ class ScriptSet:
     def _join(self, path: Path) -> Script:
         lines: list[str] = []
         origins: list[tuple[str, int]] = []
-        done: set[str] = set()
 
-        def add(name: str, text: str, open_pieces: tuple[str, ...]) -> None:
+        def add(name: str, text: str, open_pieces: tuple[str, ...], known: set[str]) -> None:
             for number, line in enumerate(text.splitlines(), start=1):
                 match = _INCLUDE.match(line)
                 if match is None:
                     lines.append(line)
                     origins.append((name, number))
                     continue
-                piece = match[1]
+                indent, piece = match.groups()
                 if piece in open_pieces:
                     chain = " -> ".join((*open_pieces, piece))
                     raise ScriptError(f"{name}:{number}: circular include: {chain}")
-                if piece not in done:
+                if piece not in known:
                     body = self._piece(piece, f"{name}:{number}")
-                    add(f"lib/{piece}.lua", body, (*open_pieces, piece))
-                    done.add(piece)
+                    within = set(known) if indent else known
+                    add(f"lib/{piece}.lua", body, (*open_pieces, piece), within)
+                    within.add(piece)
 
-        add(path.name, path.read_text(encoding="utf-8"), ())
+        add(path.name, path.read_text(encoding="utf-8"), (), set())
         return Script(path.stem, "\n".join(lines) + "\n", tuple(origins))
 
     def _piece(self, piece: str, where: str) -> str:

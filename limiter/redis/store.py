@@ -6,6 +6,7 @@ storage and calls again. It must not decide anything and knows no storage but Re
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -38,8 +39,10 @@ from limiter.models import (
     WorkspaceUsage,
     iso_ms,
 )
-from limiter.periods import LIFETIME, PERIOD_NAMES
+from limiter.money import MICROS_MAX
+from limiter.periods import LIFETIME
 from limiter.redis import replies
+from limiter.redis.arguments import config_fields, text, workspace_json
 from limiter.redis.breaker import Breaker
 from limiter.redis.keys import Keys, require_id
 from limiter.redis.runner import ScriptRunner
@@ -56,15 +59,29 @@ from limiter.stored import (
 # One `again` expires a batch of 500 holds, so this is half a million at once.
 _AGAIN_MAX = 1_000
 
-_encode_text = msgspec.json.Encoder().encode
-
 
 @dataclass(frozen=True, slots=True)
 class Cold:
-    """A scope that has to be loaded before the call can be answered."""
+    """A scope that has to be loaded before the call can be answered.
+
+    `epoch` of the workspace, 0 where it is the workspace that is cold.
+    """
 
     kind: Literal["workspace", "chat", "source"]
     id: str = ""
+    epoch: int = 0
+
+
+@dataclass(slots=True)
+class Known:
+    """What a call learned from durable storage about scopes that are not in Redis, and when.
+
+    The epochs in which it had no such chat as the call's own, and knew `source`; None: not asked.
+    """
+
+    new_chat_in: int | None = None
+    source: StoredSource | None = None
+    source_in: int | None = None
 
 
 class RedisStore:
@@ -88,13 +105,13 @@ class RedisStore:
         reservation_id: str,
         fingerprint: str,
         hold_ms: int,
-        chat_is_new: bool,
+        known: Known,
     ) -> Admitted | Denied | Cold:
         """Admits and holds, or denies. `estimate_micros` None: the workspace's default."""
         reply = await self._call(
             "check",
             request.workspace_id,
-            _text(estimate_micros),
+            text(estimate_micros),
             require_id(reservation_id, "reservation_id"),
             int(request.reservation_id is None),
             fingerprint,
@@ -102,7 +119,7 @@ class RedisStore:
             request.chat_id or "",
             request.parent_chat_id or "",
             request.spend_limit_micros or "",
-            int(chat_is_new),
+            text(known.new_chat_in),
         )
         status = reply[0]
         if status == b"admitted":
@@ -131,11 +148,10 @@ class RedisStore:
         record: ResolvedRecord,
         *,
         id_is_fresh: bool,
-        stored_source: StoredSource | None,
-        chat_is_new: bool,
+        known: Known,
     ) -> Recorded | Cold:
         """Charges once per event id. `id_is_fresh`: the id was made for this call."""
-        known = stored_source
+        source = known.source
         reply = await self._call(
             "record",
             record.workspace_id,
@@ -147,11 +163,12 @@ class RedisStore:
             record.chat_id or "",
             record.parent_chat_id or "",
             record.spend_limit_micros or "",
-            int(chat_is_new),
+            text(known.new_chat_in),
             record.source or "",
-            _text(record.sequence),
-            _text(None if known is None else known.total_micros),
-            _text(None if known is None else known.sequence),
+            text(record.sequence),
+            text(None if source is None else source.total_micros),
+            text(None if source is None else source.sequence),
+            text(known.source_in),
             int(record.priced),
             record.data or "",
         )
@@ -173,7 +190,7 @@ class RedisStore:
             raise IdReused("event_id", record.event_id)
         if status == b"reservation_chat":
             raise ReservationChatMismatch(record.reservation_id or "")
-        return _cold_or_raise(reply, record.chat_id, record.source)
+        return _cold_or_raise(reply, record.chat_id)
 
     async def release(self, workspace_id: str, reservation_id: str) -> Released | Cold:
         reply = await self._call(
@@ -223,7 +240,7 @@ class RedisStore:
         self, workspace_id: str, settings: WorkspaceSettings, revision: int
     ) -> None:
         """Brings a newer configuration here; a cold workspace will be loaded with it anyway."""
-        fields = [part for pair in _config_fields(settings).items() for part in pair]
+        fields = [part for pair in config_fields(settings).items() for part in pair]
         key = self._keys.workspace(workspace_id)
         await self._run_config("configure", (key,), revision, *fields)
 
@@ -232,39 +249,23 @@ class RedisStore:
     ) -> None:
         key = self._keys.chat(workspace_id, chat_id)
         await self._run_config(
-            "configure", (key,), revision, f"limit.{LIFETIME}", _text(limit_micros)
+            "configure", (key,), revision, f"limit.{LIFETIME}", text(limit_micros)
         )
 
     async def load_workspace(self, workspace_id: str, stored: StoredWorkspace) -> None:
         """Puts a cold workspace in place, unless another caller has done so."""
-        body = {
-            "config": _config_fields(stored.settings),
-            "revision": str(stored.revision),
-            "seq": str(stored.seq),
-            "spent_at": str(stored.spent_at_ms),
-            "clock": str(stored.clock_ms),
-            "unpriced": str(stored.unpriced_records),
-            "windows": {
-                name: [(str(start_ms), str(micros)) for start_ms, micros in buckets]
-                for name, buckets in stored.windows.items()
-            },
-            "holds": [
-                (
-                    hold.reservation_id,
-                    str(hold.micros),
-                    str(hold.expires_at_ms),
-                    hold.chat_id or "",
-                    hold.fingerprint,
-                )
-                for hold in stored.holds
-            ],
-        }
         key = self._keys.workspace(workspace_id)
-        text = _encode_text(body).decode()
-        await self._run_config("load_workspace", (key,), text)
+        # A number that no other load had, so that what was read for an earlier life of the
+        # workspace is known by it: a counter would begin again in a Redis that was emptied.
+        epoch = 1 + secrets.randbelow(MICROS_MAX)
+        await self._run_config("load_workspace", (key,), workspace_json(stored), epoch)
 
-    async def load_chat(self, workspace_id: str, stored: StoredChat) -> None:
-        """Puts a cold chat in place, unless another caller has done so."""
+    async def load_chat(self, workspace_id: str, stored: StoredChat, epoch: int) -> None:
+        """Puts a cold chat in place, unless another caller has done so.
+
+        `epoch`: the workspace's before durable storage was asked. If it is another by now, nothing
+        is done.
+        """
         await self._run_config(
             "load_chat",
             (
@@ -274,11 +275,12 @@ class RedisStore:
             stored.parent_chat_id or "",
             stored.root_chat_id,
             stored.depth,
-            _text(stored.limit_micros),
+            text(stored.limit_micros),
             stored.spent_micros,
             stored.own_spent_micros,
             stored.held_micros,
             stored.revision,
+            epoch,
         )
 
     # ------------------------------------------------------------------ repairs
@@ -294,7 +296,7 @@ class RedisStore:
         nothing held, and nothing changed since `idle_since_ms` of the Redis clock.
         """
         key = self._keys.workspace(workspace_id)
-        reply = await self._run("forget", (key,), _text(seq_below), _text(idle_since_ms))
+        reply = await self._run("forget", (key,), text(seq_below), text(idle_since_ms))
         return bool(reply[0] == b"forgotten")
 
     async def inspect(
@@ -362,29 +364,14 @@ class RedisStore:
         return reply
 
 
-def _text(value: int | None) -> str | int:
-    """A number as an argument; '' is null."""
-    return "" if value is None else value
-
-
-def _config_fields(settings: WorkspaceSettings) -> dict[str, str]:
-    """A workspace's configuration as fields of its hash; '' removes one."""
-    fields = {}
-    for name in PERIOD_NAMES:
-        limit = settings.limits.get(name)
-        fields[f"limit.{name}"] = "" if limit is None else str(limit)
-    fields["default_estimate"] = str(settings.default_estimate_micros)
-    fields["on_hold_expiry"] = settings.on_hold_expiry
-    return fields
-
-
-def _cold_or_raise(reply: list[Any], chat_id: str | None, source: str | None = None) -> Cold:
+def _cold_or_raise(reply: list[Any], chat_id: str | None) -> Cold:
     """What every script may say instead of its answer."""
     status = reply[0]
     chat = chat_id or ""
     if status == b"cold":
-        scope_id = reply[2].decode() if len(reply) > 2 else source or ""
-        return Cold(cast(Literal["workspace", "chat", "source"], reply[1].decode()), scope_id)
+        _, kind, *named = reply
+        scope_id, epoch = (named[0].decode(), int(named[1])) if named else ("", 0)
+        return Cold(cast(Literal["workspace", "chat", "source"], kind.decode()), scope_id, epoch)
     if status == b"invalid":
         field = reply[1].decode()
         raise InvalidRequest(f"{field} is malformed or out of range", field=field)

@@ -1,7 +1,6 @@
 -- Corrections: charges that belong to a moment in the past.
 
--- include "periods"
--- include "scope"
+-- include "charge"
 -- include "window"
 
 -- adjust_windows(scope, micros, at, now): adds to (or takes from) the buckets that contain `at`,
@@ -27,10 +26,11 @@ local function adjust_windows(scope, micros, at, now)
         end
       end
       scope.spent[i] = scope.spent[i] + delta
-      if scope.evict_at == 0 or leaves_at < scope.evict_at then scope.evict_at = leaves_at end
+      if scope.evict_at == 0 or leaves_at < scope.evict_at then
+        scope.evict_at, scope.due_changed = leaves_at, true
+      end
     end
   end
-  scope.windows_changed = true
 end
 
 -- adjust_chats(workspace, ids, delta): for a chat (first) and its ancestors. One that is cold is left

@@ -1,50 +1,21 @@
 -- The decision, over any list of scopes.
 
--- include "window"
-
--- retry(scope, i, estimate, holds_key): when this estimate fits limit i again.
--- Returns the moment (nil: waiting alone never helps, or nobody can say when) and whether the
--- violation is transient at all. O(buckets).
-local function retry(scope, i, estimate, holds_key)
-  local limit = scope.limit[i]
-  if limit == 0 or estimate > limit then return nil, false end
-  local spent, held = scope.spent[i], scope.held
-  -- Blocked at spent + held >= limit as well, so at least one micro has to stay free.
-  local excess = spent + held - limit + math.max(estimate, 1)
-  local holds_alone = excess <= held
-  if not scope.rolls then return nil, holds_alone end
-  local next_expiry = tonumber(redis.call('ZRANGE', holds_key, 0, 0, 'WITHSCORES')[2] or '0')
-  if holds_alone then return next_expiry, true end
-  local at = freed_at(scope, i, excess)
-  if at then return at, true end
-  -- The holds must go as well; only the spend says by itself when it does.
-  return math.max(freed_at(scope, i, excess - held), next_expiry), true
-end
-
--- decide(scopes, estimate, now, holds_key): every limit that binds, in the order of the scopes.
--- A limit denies when spent + held >= limit or spent + held + estimate > limit. Each violation:
---   {kind, id, period, reason, limit, spent, held, retry_after_ms or '', transient 0/1}
-local function decide(scopes, estimate, now, holds_key)
-  local violations = {}
+-- decide(scopes, estimate): nil when the call fits, 'denied' when a limit binds, 'counter_overflow'
+-- when a sum that no limit bounds would pass 2^53 - 1.
+-- A limit denies when spent + held >= limit or spent + held + estimate > limit.
+local function decide(scopes, estimate)
+  local verdict = nil
   for s = 1, #scopes do
     local scope = scopes[s]
-    for i = 1, #scope.names do
-      local limit = scope.limit[i]
-      local used = scope.spent[i] + scope.held
-      if limit and (used >= limit or used + estimate > limit) then
-        local reason = 'limit_exceeded'
-        if limit == 0 then
-          reason = 'blocked'
-        elseif estimate > limit then
-          reason = 'estimate_exceeds_limit'
-        end
-        local at, transient = retry(scope, i, estimate, holds_key)
-        violations[#violations + 1] = {
-          scope.kind, scope.id, scope.names[i], reason, limit, scope.spent[i], scope.held,
-          at and at - now or '', transient and 1 or 0,
-        }
+    local limits, spent, held = scope.limit, scope.spent, scope.held
+    for i = 1, #limits do
+      local limit, used = limits[i], spent[i] + held
+      if limit then
+        if used >= limit or used + estimate > limit then return 'denied' end
+      elseif used + estimate > MICROS_MAX then
+        verdict = 'counter_overflow'
       end
     end
   end
-  return violations
+  return verdict
 end

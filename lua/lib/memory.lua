@@ -39,6 +39,6 @@ local function remember(workspace, now, field, value)
   local slice = string.format('%.0f', now - now % memory_ms)
   if workspace.memory_at ~= slice then
     redis.call('PEXPIRE', key, 2 * memory_ms)
-    workspace.memory_at = slice
+    workspace.memory_at, workspace.due_changed = slice, true
   end
 end

@@ -1,107 +1,62 @@
 -- Scopes: what limits and counters hang on. A workspace's windows roll; a chat counts for its
 -- lifetime. Both are one hash with `limit.<period>`, `spent.<period>` and `held`, and both come
 -- back as the same kind of table, so that one loop decides over a list of them:
---   key, kind, id, names (periods), held, limit[i] (false: unlimited), spent[i]
+--   key, held, limit[i] (false: unlimited), spent[i]
 --
--- A workspace's `epoch` is a number that no other load of its partition had. A chat of another epoch
--- was loaded for a life of the workspace that is over, and is as good as not there.
+-- A workspace's `epoch` is a number that no other load of it had. A chat of another epoch was loaded
+-- for a life of the workspace that is over, and is as good as not there.
+--
+-- Every field that is read costs a search in its hash and a string, and a number as much again to be
+-- parsed: scripts read what they need, and parse by `+ 0`, which takes a third of tonumber's time.
 
 -- include "args"
--- include "periods"
--- include "window"
+-- include "counters"
 
--- read_workspace(key, stream, memory_ms): the workspace's scope, or nil when it is cold. O(1).
+-- as_workspace(key, stream, memory_ms, f): a workspace's scope, of what read_counters read.
 -- It carries what every other function needs to find the workspace's keys: they share the part of
 -- its key before `:workspace`, so one call stays in one cluster slot.
-local function read_workspace(key, stream, memory_ms)
-  local f = redis.call('HMGET', key, unpack(WORKSPACE_FIELDS))
-  if not f[1] then return nil end
-  local prefix = string.sub(key, 1, -11)
-  local scope = {
-    key = key, kind = 'workspace', id = '', names = PERIODS, rolls = true,
-    prefix = prefix, name = string.match(prefix, '([^:]+)$'), stream = stream,
-    memory_ms = memory_ms,
-    clock = tonumber(f[1]), seq = tonumber(f[2]), held = tonumber(f[3]),
-    spent_at = tonumber(f[4]), evict_at = tonumber(f[5]), expire_at = tonumber(f[6]),
-    memory_at = f[7], epoch = f[8], default_estimate = tonumber(f[9] or '0'),
-    on_hold_expiry = f[10], unpriced = tonumber(f[11] or '0'),
-    limit = {}, spent = {}, open = {},
+local function as_workspace(key, stream, memory_ms, f)
+  return {
+    key = key, rolls = true, held = f[3] + 0, limit = limits_of(f), spent = sums_of(f),
+    clock = f[1] + 0, seq = f[2] + 0, evict_at = f[4] + 0, expire_at = f[5] + 0, epoch = f[6],
+    prefix = string.sub(key, 1, -11), stream = stream, memory_ms = memory_ms,
   }
-  local count = #PERIODS
-  for i = 1, count do
-    scope.limit[i] = f[11 + i] and tonumber(f[11 + i])
-    scope.spent[i] = tonumber(f[11 + count + i] or '0')
-    scope.open[i] = tonumber(f[11 + 2 * count + i] or '0')
-  end
-  return scope
 end
 
--- save_workspace(scope): writes what a script changed. Numbers go to Redis as call arguments,
--- which it renders with 17 significant digits: exact to 2^53.
-local function save_workspace(scope)
-  local f = {
-    'clock', scope.clock, 'seq', scope.seq, 'held', scope.held,
-    'expire_at', scope.expire_at, 'memory_at', scope.memory_at,
-  }
-  if scope.windows_changed then
-    local n = #f
-    f[n + 1], f[n + 2], f[n + 3], f[n + 4] = 'spent_at', scope.spent_at, 'evict_at', scope.evict_at
-    n = n + 4
-    for i = 1, #PERIODS do
-      f[n + 1], f[n + 2] = SPENT_FIELDS[i], scope.spent[i]
-      f[n + 3], f[n + 4] = OPEN_FIELDS[i], scope.open[i]
-      n = n + 4
-    end
-  end
-  redis.call('HSET', scope.key, unpack(f))
+-- read_workspace(key, stream, memory_ms): the workspace's scope, or nil when it is cold. O(1).
+local function read_workspace(key, stream, memory_ms)
+  local f = read_counters(key)
+  return f[1] and as_workspace(key, stream, memory_ms, f) or nil
+end
+
+-- save_holds(scope): writes what a hold changes of a workspace. Numbers go to Redis as call
+-- arguments, which it renders with 17 significant digits: exact to 2^53.
+local function save_holds(scope)
+  redis.call('HSET', scope.key, 'clock', scope.clock, 'seq', scope.seq, 'held', scope.held,
+    'expire_at', scope.expire_at)
 end
 
 -- read_chat(workspace, id): the chat's scope, or nil when it is cold. O(1).
 local function read_chat(workspace, id)
   local key = workspace.prefix .. ':chat:' .. id
-  local f = redis.call('HMGET', key, 'held', 'limit.lifetime', 'spent.lifetime', 'own',
-    'parent', 'root', 'depth', 'epoch')
-  if f[8] ~= workspace.epoch then return nil end
+  local f = redis.call('HMGET', key, 'held', 'spent.lifetime', 'own', 'epoch', 'parent',
+    'limit.lifetime')
+  if f[4] ~= workspace.epoch then return nil end
   return {
-    key = key, kind = 'chat', id = id, names = LIFETIME,
-    held = tonumber(f[1]), limit = { f[2] and tonumber(f[2]) }, spent = { tonumber(f[3]) },
-    own = tonumber(f[4]), parent = f[5], root = f[6], depth = tonumber(f[7]),
+    key = key, held = f[1] + 0, limit = { f[6] and f[6] + 0 }, spent = { f[2] + 0 },
+    id = id, parent = f[5], own = f[3] + 0,
   }
 end
 
--- save_chat(scope): writes the chat's counters; all of it when it is new.
-local function save_chat(scope)
-  if not scope.is_new then
-    redis.call('HSET', scope.key, 'held', scope.held, 'spent.lifetime', scope.spent[1],
-      'own', scope.own)
+-- save_chat(chat): writes its counters; all of it when it is new.
+local function save_chat(chat)
+  if not chat.is_new then
+    redis.call('HSET', chat.key, 'held', chat.held, 'spent.lifetime', chat.spent[1], 'own', chat.own)
     return
   end
-  redis.call('DEL', scope.key) -- of an earlier epoch
-  redis.call('HSET', scope.key, 'held', scope.held, 'spent.lifetime', scope.spent[1],
-    'own', scope.own, 'parent', scope.parent, 'root', scope.root, 'depth', scope.depth,
-    'epoch', scope.epoch)
-  if scope.limit[1] then redis.call('HSET', scope.key, 'limit.lifetime', scope.limit[1]) end
-end
-
--- save(scope)
-local function save(scope)
-  if scope.rolls then save_workspace(scope) else save_chat(scope) end
-end
-
--- charge(scope, micros, now): adds to every period of the scope, in memory and its buckets.
-local function charge(scope, micros, now)
-  if micros == 0 then return end
-  if scope.rolls then
-    charge_windows(scope, micros, now)
-  else
-    scope.spent[1] = scope.spent[1] + micros
-  end
-end
-
--- fits(scope, micros): whether the scope's sums stay below 2^53 with so much more in them.
-local function fits(scope, micros)
-  for i = 1, #scope.names do
-    if scope.spent[i] + scope.held + micros > MICROS_MAX then return false end
-  end
-  return true
+  redis.call('DEL', chat.key) -- of an earlier epoch
+  redis.call('HSET', chat.key, 'held', chat.held, 'spent.lifetime', chat.spent[1],
+    'own', chat.own, 'epoch', chat.epoch, 'parent', chat.parent, 'root', chat.root,
+    'depth', chat.depth)
+  if chat.limit[1] then redis.call('HSET', chat.key, 'limit.lifetime', chat.limit[1]) end
 end

@@ -4,6 +4,6 @@
 -- append(workspace, type, at, ...): pairs of field and value follow. The caller saves the workspace.
 local function append(workspace, type, at, ...)
   workspace.seq = workspace.seq + 1
-  redis.call('XADD', workspace.stream, '*', 'type', type, 'workspace', workspace.name,
-    'seq', workspace.seq, 'at', at, ...)
+  redis.call('XADD', workspace.stream, '*', 'type', type,
+    'workspace', string.match(workspace.prefix, '[^:]+$'), 'seq', workspace.seq, 'at', at, ...)
 end

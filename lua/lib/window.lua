@@ -1,20 +1,14 @@
--- Rolling windows of one scope.
---
--- A window is a running sum (`spent.<period>`), an open bucket (`open.<period>`: what was charged
--- in the bucket that contains `spent_at`) and a sorted set of closed buckets, members
--- "<start_ms>:<micros>" scored by start. A bucket leaves once all of it is older than the window:
--- at start + bucket + window. `evict_at` is the earliest such moment over all windows; before it no
--- sorted set has to be looked at, and while the open bucket lasts, none is written.
+-- What is rarely done with rolling windows: looking into their closed buckets (see lib/charge.lua).
 
--- include "periods"
+-- include "charge"
 
 -- bucket_micros(member): the amount in a closed bucket.
 local function bucket_micros(member)
   return tonumber(string.match(member, ':(%d+)$'))
 end
 
--- evict(scope, now): takes out of every window what has left it. Changes the scope in memory
--- (the caller saves it) and removes the buckets from their sorted sets.
+-- evict(scope, now): takes out of every window what has left it. Changes the scope in memory, whose
+-- open buckets have to be there (the caller saves it), and removes buckets from their sorted sets.
 -- O(periods * log(buckets) + buckets that leave), at most 127 buckets a period.
 local function evict(scope, now)
   local evict_at = 0
@@ -40,31 +34,7 @@ local function evict(scope, now)
     end
     if leaves_at and (evict_at == 0 or leaves_at < evict_at) then evict_at = leaves_at end
   end
-  scope.evict_at = evict_at
-  scope.windows_changed = true
-end
-
--- charge_windows(scope, micros, now): adds to every window. Nothing to evict may be left.
--- Writes a sorted set only where a bucket closes.
-local function charge_windows(scope, micros, now)
-  for i = 1, #PERIODS do
-    local width = BUCKET_MS[i]
-    local start = now - now % width
-    local open_start = scope.spent_at - scope.spent_at % width
-    if start ~= open_start or scope.open[i] == 0 then
-      if scope.open[i] > 0 then
-        redis.call('ZADD', scope.key .. ':' .. PERIODS[i], open_start,
-          string.format('%.0f:%.0f', open_start, scope.open[i]))
-        scope.open[i] = 0
-      end
-      local leaves_at = start + width + WINDOW_MS[i]
-      if scope.evict_at == 0 or leaves_at < scope.evict_at then scope.evict_at = leaves_at end
-    end
-    scope.open[i] = scope.open[i] + micros
-    scope.spent[i] = scope.spent[i] + micros
-  end
-  scope.spent_at = now
-  scope.windows_changed = true
+  scope.evict_at, scope.due_changed = evict_at, true
 end
 
 -- freed_at(scope, i, needed): the moment at which `needed` micros will have left window i, found
@@ -76,6 +46,7 @@ local function freed_at(scope, i, needed)
     needed = needed - bucket_micros(buckets[j])
     if needed <= 0 then return buckets[j + 1] + lifetime_ms end
   end
+  need_open(scope)
   if needed <= scope.open[i] then
     return scope.spent_at - scope.spent_at % BUCKET_MS[i] + lifetime_ms
   end

@@ -25,9 +25,6 @@ RECORD = HEAD | {
     "chat": "c1",
     "reservation": "r1",
     "state": "h",
-    "source": "",
-    "total": "",
-    "sequence": "",
     "priced": "1",
     "data": '{"usage": {}}',
 }

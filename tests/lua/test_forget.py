@@ -35,7 +35,7 @@ def fold(driver: Driver) -> Ledger:
 def test_all_of_a_workspace_is_cold_afterwards(busy: Driver) -> None:
     assert busy.forget() == FORGOTTEN
     assert busy.check(1, "r2") == Said("cold", ("workspace",))
-    assert busy.load_chat("c1") == Said("cold", ("workspace",))
+    assert busy.load_chat("c1") == Said("stale")
     assert busy.forget() == Said("cold")
     busy.load()
     assert busy.usage().workspace.spent == dict.fromkeys(PERIOD_NAMES, 0)
@@ -45,7 +45,7 @@ def test_all_of_a_workspace_is_cold_afterwards(busy: Driver) -> None:
     assert not anew.duplicate
     for chat in ("c1", "c2"):
         assert busy.check(1, "r2", chat=chat) == Said("cold", ("chat", chat))
-    assert busy.record(500, "e3", source="s") == Said("cold", ("source",))
+    assert busy.record(500, "e3", source="s") == Said("cold", ("source", "s"))
 
 
 def test_what_is_loaded_again_is_what_was_there(busy: Driver) -> None:

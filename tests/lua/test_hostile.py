@@ -67,7 +67,7 @@ CALLS: dict[str, tuple[list[Argument], dict[int, tuple[str, str]]]] = {
         },
     ),
     "record": (
-        [MEMORY_MS, "e9", 0, "f", 5, "r9", "c9", "c1", 100, 1, "s9", 3, 2, 1, 1, "{}"],
+        [MEMORY_MS, "e9", 0, "f", 5, "r9", "c9", "c1", 100, 1, "s9", 3, 2, 1, 1, 1, "{}"],
         {
             1: ("memory_ms", "positive"),
             2: ("event_id", "id"),
@@ -99,7 +99,7 @@ CALLS: dict[str, tuple[list[Argument], dict[int, tuple[str, str]]]] = {
         },
     ),
     "load_chat": (
-        ["c1", "c1", 2, 100, 4, 3, 2, 1],
+        ["c1", "c1", 2, 100, 4, 3, 2, 1, 1],
         {
             1: ("parent", "id or nothing"),
             2: ("root", "id"),
@@ -109,6 +109,7 @@ CALLS: dict[str, tuple[list[Argument], dict[int, tuple[str, str]]]] = {
             6: ("own", "amount"),
             7: ("held", "amount"),
             8: ("revision", "amount"),
+            9: ("epoch", "amount"),
         },
     ),
     "forget": (
@@ -237,7 +238,7 @@ def load(driver: Driver, path: list[Any], value: Any) -> list[Any]:
     for step in path[:-1]:
         place = place[step]
     place[path[-1]] = value
-    return driver.call("load_workspace", json.dumps(stored))
+    return driver.call("load_workspace", json.dumps(stored), 1)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +282,7 @@ def test_a_bucket_that_starts_between_buckets_is_refused(cold: Driver) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "nil", "5", '"text"', "null", "[1,", "\0", "[" * 5_000])
 def test_what_is_no_json_is_refused(cold: Driver, text: str) -> None:
-    call = lambda text: cold.call("load_workspace", text)  # noqa: E731
+    call = lambda text: cold.call("load_workspace", text, 1)  # noqa: E731
     assert refusals(cold, "load_workspace", call, [text], "json") == []
 
 

@@ -43,7 +43,7 @@ def test_a_cold_workspace_is_said_and_nothing_changes(cold: Driver, call: object
 def test_usage_of_what_is_cold_is_no_zero(cold: Driver) -> None:
     assert cold.call("usage", cold.memory_ms, "") == [b"cold", b"workspace"]
     cold.load()
-    assert cold.call("usage", cold.memory_ms, "c1") == [b"cold", b"chat", b"c1"]
+    assert cold.call("usage", cold.memory_ms, "c1") == [b"cold", b"chat", b"c1", b"1"]
     assert cold.configure(1, {"limit.lifetime": 5}, chat="c1") == Said("cold")
 
 
@@ -224,3 +224,42 @@ def test_configuring_touches_only_what_it_names(acme: Driver) -> None:
     workspace = acme.usage().workspace
     assert workspace.limits == {"hourly": 10, "daily": 30, "weekly": None, "monthly": None}
     assert (set(workspace.spent.values()), workspace.held) == ({5}, 2)
+
+
+def loaded_anew(driver: Driver) -> int:
+    """Makes the workspace cold, as a flush would, and loads it; returns its epoch before that."""
+    before = driver.epoch
+    driver.forget()
+    assert driver.load() == Said("loaded")
+    return before
+
+
+def test_a_chat_that_was_read_for_an_earlier_life_is_not_loaded(acme: Driver) -> None:
+    before = loaded_anew(acme)
+    latest, acme.epoch = acme.epoch, before
+    assert acme.load_chat("c1", spent=5) == Said("stale")
+    acme.epoch = latest
+    assert acme.check(1, "r1", chat="c1") == Said("cold", ("chat", "c1"))
+
+
+@pytest.mark.parametrize("call", ["check", "record"])
+def test_that_a_chat_is_new_is_believed_of_this_life_alone(acme: Driver, call: str) -> None:
+    before = loaded_anew(acme)
+    latest, acme.epoch = acme.epoch, before
+    if call == "check":
+        answer = acme.check(1, "r1", chat="c1", new=True)
+    else:
+        answer = acme.record(1, "e1", chat="c1", new=True)
+    assert answer == Said("cold", ("chat", "c1"))
+    acme.epoch = latest
+    assert acme.entries() == []
+
+
+def test_a_running_total_that_was_read_for_an_earlier_life_is_asked_for_again(acme: Driver) -> None:
+    before = loaded_anew(acme)
+    latest, acme.epoch = acme.epoch, before
+    assert acme.record(10, "e1", source="s", stored_total=4) == Said("cold", ("source", "s"))
+    acme.epoch = latest
+    answer = acme.record(10, "e1", source="s", stored_total=7)
+    assert isinstance(answer, Recorded)
+    assert answer.charged == 3

@@ -204,7 +204,7 @@ def test_each_source_has_its_own_total(acme: Driver) -> None:
 
 def test_a_source_that_is_cold_is_asked_for_and_taken_from_what_is_stored(acme: Driver) -> None:
     before = dump(acme.client)
-    assert acme.record(100, "e1", source="s", sequence=8) == Said("cold", ("source",))
+    assert acme.record(100, "e1", source="s", sequence=8) == Said("cold", ("source", "s"))
     assert dump(acme.client) == before
     answer = acme.record(100, "e1", source="s", sequence=8, stored_total=70, stored_sequence=7)
     assert recorded(answer).charged == 30

@@ -75,7 +75,7 @@ def walk(driver: Driver, step_ms: int, walk_ms: int) -> int:
             steps += 1
             pipeline.execute_command(*DrivenClock.command(at))
             told: list[Argument] = [driver.memory_ms, f"e{steps}", 1, "f", micros]
-            untold: list[Argument] = ["", "", "", "", 0, "", "", "", "", 1, "{}"]
+            untold: list[Argument] = ["", "", "", "", "", "", "", "", "", "", 1, "{}"]
             pipeline.execute_command(*driver.command("record", *told, *untold))
         replies = pipeline.execute()[1::2]
         for at, micros, reply in zip(batch, amounts, replies, strict=True):

@@ -116,7 +116,6 @@ class Facts:
             chat_id=chat.chat_id,
             parent=chat.parent,
             root=lineage[-1].chat_id,
-            depth=len(lineage),
             held=self.chat_held(chat.chat_id),
             limit=chat.limit,
             spent=self.chat_spent(chat.chat_id),

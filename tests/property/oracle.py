@@ -204,6 +204,11 @@ class Oracle:
             self.ends[reservation_id] = End(now, "r", 0, chat)
         # A report that says nothing new has nothing to make durable.
         if not source or charged > 0 or state != "-":
+            report = {
+                "source": source,
+                "total": known.total,
+                "sequence": "" if known.sequence is None else known.sequence,
+            }
             self._append(
                 *("record", now),
                 event=event_id,
@@ -212,11 +217,9 @@ class Oracle:
                 chat=chat,
                 reservation=reservation_id,
                 state=state,
-                source=source,
-                total=known.total if source else "",
-                sequence="" if known.sequence is None else known.sequence,
                 priced=int(priced),
                 data="{}",
+                **(report if source else {}),
             )
         return self._recorded(now, charged, state, lineage)
 
@@ -357,7 +360,7 @@ class Oracle:
         """What is known of a source after its report, and by how much its total grew."""
         last = self.sources.get(source) or stored
         if last is None:
-            raise _Stop("cold", "source")
+            raise _Stop("cold", "source", source)
         numbers = [number for number in (sequence, last.sequence) if number is not None]
         highest = max(numbers, default=None)
         is_older = len(numbers) == 2 and numbers[0] <= numbers[1]

@@ -439,7 +439,7 @@ class LimiterMachine(RuleBasedStateMachine):
         """Sends a check or record as the service does: what is cold is looked up, once each."""
         args = call.args | {"fresh": fresh}
         answer = self._compare(call.name, args)
-        if answer == Said("cold", ("source",)):
+        if answer == Said("cold", ("source", args.get("source", ""))):
             args |= self._look_up(args["source"])
             answer = self._compare(call.name, args)
         if answer == Said("cold", ("chat", args.get("chat", ""))):

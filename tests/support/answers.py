@@ -23,7 +23,6 @@ class ChatState:
     chat_id: str
     parent: str
     root: str
-    depth: int
     held: int
     limit: int | None
     spent: int

@@ -55,6 +55,7 @@ class Driver:
         self.workspace_key = self.names.workspace(workspace_id)
         self.stream_key = self.names.stream(workspace_id)
         self.again_count = 0
+        self.epoch = 0
         self._shas = {name: scripts[name].sha for name in scripts.names}
 
     # ----------------------------------------------------------------- raw calls
@@ -114,7 +115,7 @@ class Driver:
     ) -> Answer:
         args: list[Argument] = [
             *[self.memory_ms, estimate, reservation_id, int(fresh), payload, hold_ms],
-            *[chat, parent, limit, int(new)],
+            *[chat, parent, limit, self.epoch if new else None],
         ]
         return parse(self._settled("check", *args))
 
@@ -139,7 +140,8 @@ class Driver:
     ) -> Answer:
         args: list[Argument] = [
             *[self.memory_ms, event_id, int(fresh), payload, cost, reservation_id],
-            *[chat, parent, limit, int(new), source, sequence, stored_total, stored_sequence],
+            *[chat, parent, limit, self.epoch if new else None, source, sequence],
+            *[stored_total, stored_sequence, None if stored_total is None else self.epoch],
             *[int(priced), data],
         ]
         return parse(self._settled("record", *args))
@@ -190,7 +192,10 @@ class Driver:
             },
             "holds": [[str(item) for item in hold] for hold in holds],
         }
-        return parse(self.call("load_workspace", json.dumps(stored)))
+        answer = parse(self.call("load_workspace", json.dumps(stored), self.epoch + 1))
+        if answer == Said("loaded"):
+            self.epoch += 1
+        return answer
 
     def load_chat(
         self,
@@ -206,6 +211,7 @@ class Driver:
         revision: Argument = 0,
     ) -> Answer:
         args: list[Argument] = [parent, root or chat, depth, limit, spent, own, held, revision]
+        args.append(self.epoch)
         return parse(self.call("load_chat", *args, key=self.names.chat(self.workspace_id, chat)))
 
     def forget(self, seq_below: Argument = None, idle_since: Argument = None) -> Answer:
@@ -256,6 +262,8 @@ def parse(reply: Sequence[Any]) -> Answer:
                 dict(zip(PERIOD_NAMES, map(_number, frees_at), strict=True)),
                 [chat_state(chat) for chat in chats],
             )
+        case ["cold", kind, scope_id, epoch] if int(epoch) > 0:
+            return Said("cold", (_text(kind), _text(scope_id)))
         case [status, *details]:
             return Said(status, tuple(_text(detail) for detail in details))
     raise AssertionError(f"an empty reply: {reply!r}")
@@ -269,9 +277,9 @@ def workspace_state(block: Sequence[Any]) -> WorkspaceState:
 
 
 def chat_state(block: Sequence[Any]) -> ChatState:
-    chat_id, parent, root, depth, held, limit, spent, own = block
+    chat_id, parent, root, held, limit, spent, own = block
     return ChatState(
-        _text(chat_id), _text(parent), _text(root), depth, held, _number(limit), spent, own
+        _text(chat_id), _text(parent), _text(root), held, _number(limit), spent, own
     )
 
 

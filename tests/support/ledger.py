@@ -61,7 +61,7 @@ class Ledger:
                 self.holds.pop(entry["reservation"], None)
                 self._charge(at, entry)
                 self.unpriced += entry["priced"] == "0"
-                if entry["source"]:
+                if "source" in entry:
                     sequence = entry["sequence"]
                     known = int(entry["total"]), int(sequence) if sequence else None
                     self.sources[entry["source"]] = known
