@@ -1,45 +1,51 @@
-"""`make bench`: measures, prints one table, and writes it to bench/results/."""
+"""`make bench`: runs the sections that are named, or all; prints and writes what they measured.
+
+Each section is a module `bench.<name>` with `NAME` and `measure(rounds) -> Results`. One that
+needs what this machine lacks is told of at the end, and the exit status is 1.
+"""
 
 from __future__ import annotations
 
-import platform
-import tempfile
-from pathlib import Path
+import argparse
+import sys
+from importlib import import_module
 
-import redis
+from bench.report import Missing, load_average, write, write_overview
 
-from bench.scripts import CALLS, ROUNDS, measure
-from limiter.redis.embedded import EmbeddedServer
-
-RESULTS = Path(__file__).parent / "results"
+SECTIONS = ("scripts", "http", "inprocess", "memory", "start", "durable")
+ROUNDS = 5
 
 
-def main() -> None:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        EmbeddedServer(Path(folder)) as server,
-        redis.Redis(unix_socket_path=str(server.socket_path), protocol=2) as client,
-    ):
-        info = client.info("server")
-        costs = measure(client)
-    engine = info.get("valkey_version", info["redis_version"])
-    conditions = (
-        f"`make bench`: {ROUNDS} rounds of {CALLS:,} calls each, medians; server {engine}, "
-        f"{platform.machine()}. Quote the multiples: microseconds are this machine's, that day."
-    )
-    lines = [
-        "# What a script costs inside Redis",
-        "",
-        conditions,
-        "",
-        "| script | µs a call | × an empty script |",
-        "|---|---|---|",
-        *(f"| {cost.name} | {cost.microseconds:.2f} | {cost.multiple:.1f} |" for cost in costs),
-    ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "scripts.md").write_text(text, encoding="utf-8")
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("section", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default {ROUNDS}")
+    options = parser.parse_args()
+    unknown = sorted(set(options.section) - set(SECTIONS))
+    if unknown:
+        parser.error(f"no such section: {', '.join(unknown)}")
+    if options.rounds < 1:
+        parser.error("--rounds is at least 1")
+
+    lacking = []
+    for name in SECTIONS:
+        if options.section and name not in options.section:
+            continue
+        section = import_module(f"bench.{name}")
+        load_before = load_average()
+        try:
+            results = section.measure(options.rounds)
+        except Missing as error:
+            lacking.append(f"{name}: {error}")
+            continue
+        rounds = "" if options.rounds == ROUNDS else f" --rounds {options.rounds}"
+        command = f'make bench ARGS="{name}{rounds}"'
+        print(write(results, command=command, load_before=load_before), flush=True)
+        write_overview(SECTIONS)
+    for line in lacking:
+        print(f"not measured: {line}", file=sys.stderr)
+    return 1 if lacking else 0
 
 
-main()
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,17 +7,27 @@ so the network and the client do not count. Medians of several rounds that take 
 from __future__ import annotations
 
 import json
-import statistics
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 
 import redis
 
+from bench.report import AtMost, Results, Row, median_row, ratios
+from bench.servers import redis_name
 from limiter.periods import PERIOD_NAMES
+from limiter.redis.embedded import EmbeddedServer
 from limiter.redis.keys import Keys
 from limiter.redis.scripts import bundled_scripts
 
-ROUNDS = 7
+NAME = "scripts"
+EMPTY = "an empty script"
+# Multiples of an empty script's time.
+BARS = {
+    "check without a hold": AtMost(12),
+    "check holding": AtMost(22),
+    "record, settling that hold": AtMost(25),
+}
 CALLS = 4_000
 PIPELINE = 200
 MEMORY_MS = 3_600_000
@@ -26,17 +36,38 @@ LIMIT_MICROS = 10**14
 Call = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Microseconds a call inside the server, and as a multiple of an empty script's."""
+def measure(rounds: int) -> Results:
+    """On an embedded server of its own."""
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        EmbeddedServer(Path(folder)) as server,
+        redis.Redis(unix_socket_path=str(server.socket_path), protocol=2) as client,
+    ):
+        software = redis_name(client.info("server"))
+        costs = server_microseconds(client, rounds)
+    base = costs[EMPTY]
+    rows: list[Row] = []
+    for name, microseconds in costs.items():
+        rows.append(median_row(name, microseconds, "µs"))
+        if name != EMPTY:
+            multiples = ratios(microseconds, base)
+            rows.append(median_row(f"{name} / {EMPTY}", multiples, "×", bar=BARS[name]))
+    return Results(
+        name=NAME,
+        title="What a script costs inside Redis",
+        rows=rows,
+        rounds=rounds,
+        conditions=[
+            f"{CALLS:,} calls of each a round, in pipelines of {PIPELINE}.",
+            "The server's own accounting (`INFO commandstats`): network and client do not count.",
+            "Four windows, and a chat tree two deep.",
+        ],
+        software=[software],
+    )
 
-    name: str
-    microseconds: float
-    multiple: float
 
-
-def measure(client: redis.Redis) -> list[Cost]:
-    """Empties the server and measures on it."""
+def server_microseconds(client: redis.Redis, rounds: int) -> dict[str, list[float]]:
+    """Empties the server and measures on it: microseconds a call, of every round."""
     client.flushall()
     scripts = bundled_scripts()
     digests = {name: str(client.script_load(scripts[name].text)) for name in scripts.names}
@@ -76,13 +107,13 @@ def measure(client: redis.Redis) -> list[Cost]:
     client.execute_command(*check(0, 0, "root", "", LIMIT_MICROS, 1))
     client.execute_command(*check(0, 0, "leaf", "root", "", 1))
     kinds: dict[str, Callable[[int], Call]] = {
-        "an empty script": lambda _: ("EVALSHA", empty, 0),
+        EMPTY: lambda _: ("EVALSHA", empty, 0),
         "check without a hold": lambda number: check(0, number),
         "check holding": lambda number: check(12_000, number),
         "record, settling that hold": record,
     }
     microseconds: dict[str, list[float]] = {name: [] for name in kinds}
-    for round_number in range(ROUNDS):
+    for round_number in range(rounds):
         first = round_number * CALLS
         for name, call in kinds.items():
             client.config_resetstat()
@@ -91,10 +122,8 @@ def measure(client: redis.Redis) -> list[Cost]:
                 for number in range(start, start + PIPELINE):
                     pipeline.execute_command(*call(number))
                 replies = pipeline.execute()
-            assert name == "an empty script" or replies[-1][0] in (b"admitted", b"recorded")
+            assert name == EMPTY or replies[-1][0] in (b"admitted", b"recorded")
             usage = client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]
             microseconds[name].append(float(usage))
         client.delete(stream)
-    medians = {name: statistics.median(values) for name, values in microseconds.items()}
-    base = medians["an empty script"]
-    return [Cost(name, value, value / base) for name, value in medians.items()]
+    return microseconds

@@ -36,6 +36,12 @@ from limiter.upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
 
+# Whoever stops a service by force after its grace commonly waits ten seconds.
+STOP_MS_MAX = 5_000
+CANCELS_MAX = 50
+CANCEL_POLL_MS = 100
+LEAVE_MS_MAX = 5_000
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -67,12 +73,14 @@ async def open_limiter(
     async with open_parts(
         settings, scripts=scripts, metrics=metrics, waits_for_redis=True
     ) as parts:
-        upkeep = asyncio.create_task(_keep(parts, interval_s=settings.snapshot_interval_ms / 1000))
+        stopping = asyncio.Event()
+        interval_s = settings.snapshot_interval_ms / 1000
+        upkeep = asyncio.create_task(_keep(parts, stopping, interval_s=interval_s))
         try:
             yield parts.limiter
         finally:
-            await _cancelled(upkeep)
-            await _last_pass(parts)
+            if await _stopped(upkeep, stopping):
+                await _last_pass(parts)
 
 
 @contextlib.asynccontextmanager
@@ -179,10 +187,11 @@ async def open_parts(
         yield Parts(limiter, redis, storage, streams, snapshot, upkeep, keys, runner, verify)
 
 
-async def _keep(parts: Parts, *, interval_s: float) -> None:
-    """The work of every interval, until cancelled. An outage on either side is waited out."""
+async def _keep(parts: Parts, stopping: asyncio.Event, *, interval_s: float) -> None:
+    """The work of every interval, until `stopping`. An outage on either side is waited out."""
     reconciled_run_id: str | None = None
-    while True:
+    steps = (parts.snapshot.run_once, parts.limiter.bring_back, parts.upkeep.tick)
+    while not stopping.is_set():
         try:
             run_id = await _run_id_if_safe(parts)
             if parts.runner.server_is_verified:
@@ -190,15 +199,39 @@ async def _keep(parts: Parts, *, interval_s: float) -> None:
                     # Another server, or the same one started again: it may know less than it did.
                     await parts.snapshot.reconcile()
                 reconciled_run_id = run_id
-                await parts.snapshot.run_once()
-                await parts.limiter.bring_back()
-                await parts.upkeep.tick()
+                for step in steps:
+                    if stopping.is_set():
+                        return
+                    await step()
         except Unavailable as error:
             logger.warning("the snapshot pass failed and will be repeated: %s", error)
         except Exception:
             # A pass that ended for good would only show when the stream has filled the memory.
             logger.exception("the snapshot pass failed, and will be repeated")
-        await asyncio.sleep(interval_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(interval_s):
+                await stopping.wait()
+
+
+async def _stopped(upkeep: asyncio.Task[None], stopping: asyncio.Event) -> bool:
+    """Ends the upkeep: by asking, between two of its steps, and by force when that takes too long.
+
+    On Python 3.11 a cancellation can get lost in `asyncio.wait_for`, by which redis-py reads, so
+    that it is repeated. Returns whether the upkeep has ended, which takes a bounded time.
+    """
+    stopping.set()
+    try:
+        await asyncio.wait([upkeep], timeout=STOP_MS_MAX / 1000)
+    finally:
+        # Whoever closes may be cancelled as well, and the parts are about to be taken apart.
+        for _ in range(CANCELS_MAX):
+            if upkeep.done():
+                break
+            upkeep.cancel()
+            await asyncio.wait([upkeep], timeout=CANCEL_POLL_MS / 1000)
+    if not upkeep.done():
+        logger.error("the snapshot pass does not end, and is left behind")
+    return upkeep.done()
 
 
 async def _run_id_if_safe(parts: Parts) -> str | None:
@@ -238,11 +271,6 @@ async def _last_pass(parts: Parts) -> None:
 
 
 async def _leave(snapshot: Snapshot) -> None:
-    with contextlib.suppress(RedisUnavailable):
-        await snapshot.leave()
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    with contextlib.suppress(RedisUnavailable, TimeoutError):
+        async with asyncio.timeout(LEAVE_MS_MAX / 1000):
+            await snapshot.leave()

@@ -1,7 +1,7 @@
 """The pieces of the scripts that are made from the period table, as Lua.
 
-A loop over the periods that only moves values between a reply and a table costs more than the moves,
-so those are written out. It must not know what a script does with them.
+A loop over the periods that only moves values between a reply and a table costs more than the
+moves, so those are written out. It must not know what a script does with them.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from limiter.redis.periods_lua import period_pieces
 _INCLUDE = re.compile(r'^( *)-- include "([a-z_]+)"$')
 _ERROR_LINE = re.compile(r"user_script:(\d+)")
 
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """One joined script. `origins[n]` is the file and line of its line n + 1."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from limiter.periods import PERIODS
 from tests.property.decision import frees_at, violations
@@ -204,7 +204,7 @@ class Oracle:
             self.ends[reservation_id] = End(now, "r", 0, chat)
         # A report that says nothing new has nothing to make durable.
         if not source or charged > 0 or state != "-":
-            report = {
+            report: dict[str, Any] = {
                 "source": source,
                 "total": known.total,
                 "sequence": "" if known.sequence is None else known.sequence,

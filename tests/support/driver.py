@@ -278,9 +278,7 @@ def workspace_state(block: Sequence[Any]) -> WorkspaceState:
 
 def chat_state(block: Sequence[Any]) -> ChatState:
     chat_id, parent, root, held, limit, spent, own = block
-    return ChatState(
-        _text(chat_id), _text(parent), _text(root), held, _number(limit), spent, own
-    )
+    return ChatState(_text(chat_id), _text(parent), _text(root), held, _number(limit), spent, own)
 
 
 def _violation(item: Sequence[Any]) -> Violation:

@@ -152,8 +152,10 @@ class World:
         assert self.client.zcard("lim:{0}:acme:holds") == 2 + has_overdue_hold
 
     async def run(self, runner: ScriptRunner, write: str) -> list[Any]:
+        listener = Listener(self.client, SCRIPTS)
+        listener.epoch = self.acme.epoch
         with pytest.raises(Unsent) as unsent:
-            WRITES[write](Listener(self.client, SCRIPTS))
+            WRITES[write](listener)
         name, _, _, count, *rest = unsent.value.command
         return await runner.run(name, tuple(rest[:count]), *rest[count:])
 

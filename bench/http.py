@@ -1,0 +1,272 @@
+"""The service from outside: POST /check and /record under load, beside what could stand there.
+
+One worker. Load generator, service and Redis share the machine, and contenders take turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import redis
+
+from bench.load import paced_pairs, wrk
+from bench.plain import ANSWER_VARIABLE, REDIS_URL_VARIABLE
+from bench.processes import (
+    environment_with,
+    free_port,
+    listening,
+    service_command,
+    uvicorn_command,
+)
+from bench.report import AtLeast, AtMost, Results, Row, median_row, quantile, ratios
+from bench.scene import (
+    COST_MICROS,
+    LIMITER_DB,
+    LIMITS,
+    PLAIN_DB,
+    RESTING_DB,
+    chat_bodies,
+    check_body,
+    put_workspace,
+)
+from bench.servers import redis_name
+from limiter.models import WorkspaceUsage
+from limiter.redis.embedded import EmbeddedServer
+from limiter.redis.keys import Keys
+
+NAME = "http"
+
+CONNECTIONS = 64
+SECONDS = 4
+IDLE_SECONDS = 2
+NEVER_MS = 3_600_000
+CATCH_UP_S_MAX = 120
+POLL_MS = 10
+
+LIMITER = "the limiter"
+RESTING = "the limiter, its snapshot pass at rest"
+EMPTY = "an empty ASGI app"
+PLAIN = "FastAPI and redis-py's pool"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The contenders by name, each on its port. `client` and `plain` look after their Redis."""
+
+    ports: dict[str, int]
+    client: redis.Redis
+    plain: redis.Redis
+    software: Sequence[str]
+
+    def url(self, name: str, path: str = "/check") -> str:
+        return f"http://127.0.0.1:{self.ports[name]}{path}"
+
+    def catch_up(self) -> float:
+        """Waits until the snapshot pass has nothing left to do, and says how many seconds.
+
+        What one round leaves would otherwise be a burden on the next.
+        """
+        begin = time.perf_counter()
+        stream = Keys().partition_stream(0)
+        while self.client.xlen(stream):
+            if time.perf_counter() - begin > CATCH_UP_S_MAX:
+                raise RuntimeError("the snapshot pass does not catch up")
+            time.sleep(POLL_MS / 1000)
+        return time.perf_counter() - begin
+
+
+def measure(rounds: int) -> Results:
+    """Raises Missing without wrk."""
+    checks: dict[str, list[float]] = {name: [] for name in (LIMITER, RESTING, EMPTY, PLAIN)}
+    idle_ms: dict[str, list[float]] = {name: [] for name in (LIMITER, EMPTY)}
+    pairs: list[float] = []
+    behind_s: list[float] = []
+    p50_ms: list[float] = []
+    p99_ms: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, _site(Path(folder)) as site:
+        for number in range(rounds):
+            for name, rates in checks.items():
+                body = _prepared(site, name, f"check-{number}")
+                load = wrk(site.url(name), "check", body, connections=CONNECTIONS, seconds=SECONDS)
+                rates.append(load.per_s)
+                site.catch_up()
+            for name, latencies in idle_ms.items():
+                body = _prepared(site, name, f"idle-{number}")
+                load = wrk(site.url(name), "check", body, connections=1, seconds=IDLE_SECONDS)
+                latencies.append(load.p50_us / 1_000)
+                site.catch_up()
+            pairs.append(_pairs_per_s(site, f"pairs-{number}"))
+            behind_s.append(site.catch_up())
+        half = round(statistics.median(pairs) / 2)
+        for number in range(rounds):
+            latencies = _paced_ms(site, f"paced-{number}", half)
+            site.catch_up()
+            p50_ms.append(quantile(latencies, 0.50))
+            p99_ms.append(quantile(latencies, 0.99))
+        software = site.software
+    return Results(
+        name=NAME,
+        title="The service over HTTP",
+        rows=[
+            *_check_rows(checks),
+            median_row("check + record over HTTP", pairs, "pairs/s", bar=AtLeast(5_000)),
+            median_row(f"until the ledger has what {SECONDS} s of that left", behind_s, "s"),
+            median_row(f"a call's p50 at half of that, {half:,} pairs/s", p50_ms, "ms"),
+            median_row(f"a call's p99 at {half:,} pairs/s", p99_ms, "ms", bar=AtMost(5)),
+            *(median_row(f"{name}, one idle caller, p50", idle_ms[name], "ms") for name in idle_ms),
+            median_row(
+                f"one idle caller's p50: {LIMITER} / {EMPTY}",
+                ratios(idle_ms[LIMITER], idle_ms[EMPTY]),
+                "×",
+                bar=AtMost(3),
+            ),
+        ],
+        rounds=rounds,
+        conditions=_CONDITIONS,
+        software=software,
+    )
+
+
+_CONDITIONS = (
+    "POST /check with four windows and a chat tree two deep, holding; all answered with 200.",
+    "One worker, every setting at its default; Redis on a unix socket, beside the load generator.",
+    f"Load by wrk in one thread with {CONNECTIONS} connections, {SECONDS} s a round.",
+    f"The idle caller is one connection for {IDLE_SECONDS} s.",
+    "All run behind the same uvicorn (uvloop, httptools), and take turns.",
+    "The empty app parses the same body by msgspec, and answers as many bytes.",
+    "The plain route runs the same script on the same Redis.",
+    "In pairs the caller chooses the reservation's id, which the record names: retries are safe.",
+    f"Half of that load comes at a steady pace on {CONNECTIONS} connections, from our own client.",
+    "A check counts from when it was due, a record from when it was sent.",
+    "The snapshot pass of every second runs along; before the next contender it has caught up.",
+)
+
+
+def _check_rows(checks: dict[str, list[float]]) -> list[Row]:
+    rows = [median_row(f"POST /check, {name}", rates, "calls/s") for name, rates in checks.items()]
+    for name, base, bar in (
+        (LIMITER, EMPTY, AtLeast(0.55)),
+        (LIMITER, PLAIN, AtLeast(3)),
+        (RESTING, EMPTY, None),
+        (RESTING, PLAIN, None),
+    ):
+        rows.append(
+            median_row(f"{name} / {base}", ratios(checks[name], checks[base]), "×", bar=bar)
+        )
+    return rows
+
+
+def _pairs_per_s(site: Site, workspace_id: str) -> float:
+    _prepared(site, LIMITER, workspace_id)
+    check, record = _pair(workspace_id)
+    prefix = f"{workspace_id}-"
+    load = wrk(
+        site.url(LIMITER),
+        *("pairs", check, record, prefix),
+        connections=CONNECTIONS,
+        seconds=SECONDS,
+    )
+    return load.pairs_per_s
+
+
+def _paced_ms(site: Site, workspace_id: str, pairs_per_s: int) -> list[float]:
+    """How long each call took. Every micro of every pair is counted then, and nothing held."""
+    _prepared(site, LIMITER, workspace_id)
+    check, record = _pair(workspace_id)
+
+    def made(body: str, number: int) -> bytes:
+        return body.replace("ID", f"{workspace_id}-{number}").encode()
+
+    latencies_ms = paced_pairs(
+        site.ports[LIMITER],
+        lambda number: made(check, number),
+        lambda number: made(record, number),
+        pairs_per_s=pairs_per_s,
+        seconds=SECONDS,
+        connections=CONNECTIONS,
+    )
+    with urllib.request.urlopen(  # noqa: S310  # loopback only
+        site.url(LIMITER, f"/usage/workspaces/{workspace_id}"), timeout=10
+    ) as answer:
+        usage = msgspec.json.decode(answer.read(), type=WorkspaceUsage)
+    spent_micros = pairs_per_s * SECONDS * COST_MICROS
+    assert usage.held_micros == 0, usage
+    assert all(period.spent_micros == spent_micros for period in usage.periods.values()), usage
+    return latencies_ms
+
+
+def _pair(workspace_id: str) -> tuple[str, str]:
+    """The two bodies of a pair; "ID" stands for the reservation's id."""
+    record = {"workspace_id": workspace_id, "reservation_id": "ID", "cost_micros": COST_MICROS}
+    return json.dumps({**check_body(workspace_id), "reservation_id": "ID"}), json.dumps(record)
+
+
+def _prepared(site: Site, name: str, workspace_id: str) -> str:
+    """The body of a check in a workspace that is ready for it."""
+    if name == PLAIN:
+        put_workspace(site.plain, workspace_id)
+    elif name in (LIMITER, RESTING):
+        for body in chat_bodies(workspace_id):
+            _post(site.url(name), body)
+    return json.dumps(check_body(workspace_id))
+
+
+def _post(url: str, body: dict[str, object]) -> bytes:
+    request = urllib.request.Request(  # noqa: S310  # loopback only
+        url, json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        answered: bytes = answer.read()
+        return answered
+
+
+@contextlib.contextmanager
+def _site(folder: Path) -> Iterator[Site]:
+    """One Redis, and every contender in a process of its own."""
+    ports = {name: free_port() for name in (LIMITER, RESTING, EMPTY, PLAIN)}
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(EmbeddedServer(folder / "data"))
+        url = f"unix://{server.socket_path}?db="
+
+        def start(name: str, command: list[str], **variables: object) -> None:
+            environment = environment_with(**variables)
+            log_path = folder / f"{ports[name]}.log"
+            stack.enter_context(listening(command, environment, log_path, ports[name]))
+
+        for name, database, interval in (
+            (LIMITER, LIMITER_DB, {}),
+            (RESTING, RESTING_DB, {"LIMITER_SNAPSHOT_INTERVAL_MS": NEVER_MS}),
+        ):
+            start(
+                name,
+                service_command(),
+                LIMITER_PORT=ports[name],
+                LIMITER_DATA_DIR=folder / str(database),
+                LIMITER_REDIS_URL=f"{url}{database}",
+                LIMITER_DEFAULT_LIMITS=json.dumps(LIMITS),
+                **interval,
+            )
+        clients = {}
+        for database in (LIMITER_DB, PLAIN_DB):
+            clients[database] = redis.Redis(
+                unix_socket_path=str(server.socket_path), db=database, protocol=2
+            )
+            stack.callback(clients[database].close)
+        plain = uvicorn_command("bench.plain:plain_app", ports[PLAIN])
+        start(PLAIN, plain, **{REDIS_URL_VARIABLE: f"{url}{PLAIN_DB}"})
+
+        client = clients[LIMITER_DB]
+        site = Site(ports, client, clients[PLAIN_DB], [redis_name(client.info("server"))])
+        answer = _post(site.url(LIMITER), json.loads(_prepared(site, LIMITER, "answer")))
+        empty = uvicorn_command("bench.plain:empty_app", ports[EMPTY])
+        start(EMPTY, empty, **{ANSWER_VARIABLE: answer.decode()})
+        yield site

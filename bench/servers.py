@@ -1,0 +1,48 @@
+"""The servers that sections measure on, and what they call themselves.
+
+PostgreSQL is a cluster of this run's own, as the tests start one, but with a disk that is waited
+for. It must not measure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psycopg
+import pytest
+
+from bench.report import Missing
+from tests.support.postgres import PostgresCluster, postgres_cluster
+
+# The last word on an option wins, and the tests' cluster does not wait for the disk.
+DURABLE_OPTIONS = ("-c", "fsync=on", "-c", "synchronous_commit=on")
+
+
+def redis_name(info: Mapping[str, Any]) -> str:
+    """Engine and version of a server by its `INFO server`."""
+    valkey = info.get("valkey_version")
+    return f"Redis {info['redis_version']}" if valkey is None else f"Valkey {valkey}"
+
+
+def sqlite_name() -> str:
+    return f"SQLite {sqlite3.sqlite_version}"
+
+
+def postgresql_name(cluster: PostgresCluster) -> str:
+    with psycopg.connect(cluster.url()) as connection:
+        version = str(connection.info.server_version)
+    return f"PostgreSQL {int(version[:-4])}.{int(version[-4:])}"
+
+
+@contextlib.contextmanager
+def durable_postgresql() -> Iterator[PostgresCluster]:
+    """A cluster that flushes at every commit. Raises Missing where there is none to be had."""
+    with contextlib.ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(postgres_cluster(*DURABLE_OPTIONS))
+        except (pytest.skip.Exception, pytest.fail.Exception) as error:
+            raise Missing(str(error)) from None
+        yield cluster
