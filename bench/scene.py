@@ -21,6 +21,9 @@ COST_MICROS = 9_000
 HOLD_MS = 600_000
 MEMORY_MS = 3_600_000
 ROOT, LEAF = "root", "leaf"
+WORKSPACE = "bench"
+EPOCH = 1
+USAGE = '{"model":"gpt-4o","input_tokens":4808,"output_tokens":10}'
 
 # Databases of one server: who drains a stream must not find the entries of the others in it.
 LIMITER_DB, PLAIN_DB, RESTING_DB = 0, 1, 2
@@ -60,7 +63,15 @@ def check_arguments(
     """ARGV of the check script, whose reservation id was made for this call."""
     return (
         *(MEMORY_MS, estimate_micros, reservation_id, 1, "fingerprint", HOLD_MS),
-        *(chat, parent, limit, int(is_new)),
+        *(chat, parent, limit, EPOCH if is_new else ""),
+    )
+
+
+def record_arguments(event_id: str, reservation_id: str) -> tuple[Argument, ...]:
+    """ARGV of the record script, for a call that settles its reservation."""
+    return (
+        *(MEMORY_MS, event_id, 0, "fingerprint", COST_MICROS, reservation_id),
+        *(LEAF, "", "", "", "", "", "", "", "", 1, USAGE),
     )
 
 
@@ -72,7 +83,7 @@ def put_workspace(client: redis.Redis, workspace_id: str) -> None:
     limits = {f"limit.{name}": str(limit) for name, limit in LIMITS.items()}
     numbers = dict.fromkeys(("seq", "spent_at", "clock", "unpriced"), "0")
     stored = {**numbers, "config": limits, "revision": "1", "windows": {}, "holds": []}
-    client.evalsha(digests["load_workspace"], 1, keys[0], json.dumps(stored))
+    client.evalsha(digests["load_workspace"], 1, keys[0], json.dumps(stored), EPOCH)
     for arguments in (
         check_arguments("-", estimate_micros=0, chat=ROOT, limit=LIMIT_MICROS, is_new=True),
         check_arguments("-", estimate_micros=0, chat=LEAF, parent=ROOT, is_new=True),

@@ -6,7 +6,6 @@ so the network and the client do not count. Medians of several rounds that take 
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +13,17 @@ from pathlib import Path
 import redis
 
 from bench.report import AtMost, Results, Row, median_row, ratios
+from bench.scene import (
+    ESTIMATE_MICROS,
+    WORKSPACE,
+    Argument,
+    check_arguments,
+    keys_of,
+    put_workspace,
+    record_arguments,
+)
 from bench.servers import redis_name
-from limiter.periods import PERIOD_NAMES
 from limiter.redis.embedded import EmbeddedServer
-from limiter.redis.keys import Keys
 from limiter.redis.scripts import bundled_scripts
 
 NAME = "scripts"
@@ -30,10 +36,8 @@ BARS = {
 }
 CALLS = 4_000
 PIPELINE = 200
-MEMORY_MS = 3_600_000
-LIMIT_MICROS = 10**14
 
-Call = tuple[str | int, ...]
+Call = tuple[Argument, ...]
 
 
 def measure(rounds: int) -> Results:
@@ -72,44 +76,21 @@ def server_microseconds(client: redis.Redis, rounds: int) -> dict[str, list[floa
     scripts = bundled_scripts()
     digests = {name: str(client.script_load(scripts[name].text)) for name in scripts.names}
     empty = str(client.script_load("return 1"))
-    keys = Keys()
-    workspace, stream = keys.workspace("bench"), keys.stream("bench")
+    put_workspace(client, WORKSPACE)
+    keys = keys_of(WORKSPACE)
 
-    numbers = dict.fromkeys(("seq", "spent_at", "clock", "unpriced"), "0")
-    limits = {f"limit.{name}": str(LIMIT_MICROS) for name in PERIOD_NAMES}
-    stored = {**numbers, "config": limits, "revision": "1", "windows": {}, "holds": []}
-    client.evalsha(digests["load_workspace"], 1, workspace, json.dumps(stored))
-
-    def check(estimate: int, number: int, chat: str = "leaf", *new: str | int) -> Call:
-        parent, limit, is_new = new or ("", "", 0)
-        return (
-            *(
-                "EVALSHA",
-                digests["check"],
-                2,
-                workspace,
-                stream,
-                MEMORY_MS,
-                estimate,
-                f"r{number}",
-                1,
-            ),
-            *("fingerprint", 600_000, chat, parent, limit, is_new),
-        )
+    def check(estimate: int, number: int) -> Call:
+        arguments = check_arguments(f"r{number}", estimate_micros=estimate)
+        return ("EVALSHA", digests["check"], 2, *keys, *arguments)
 
     def record(number: int) -> Call:
-        usage = '{"model":"gpt-4o","input_tokens":4808,"output_tokens":10}'
-        return (
-            *("EVALSHA", digests["record"], 2, workspace, stream, MEMORY_MS, f"e{number}", 0),
-            *("fingerprint", 9_000, f"r{number}", "leaf", "", "", 0, "", "", "", "", 1, usage),
-        )
+        arguments = record_arguments(f"e{number}", f"r{number}")
+        return ("EVALSHA", digests["record"], 2, *keys, *arguments)
 
-    client.execute_command(*check(0, 0, "root", "", LIMIT_MICROS, 1))
-    client.execute_command(*check(0, 0, "leaf", "root", "", 1))
     kinds: dict[str, Callable[[int], Call]] = {
         EMPTY: lambda _: ("EVALSHA", empty, 0),
         "check without a hold": lambda number: check(0, number),
-        "check holding": lambda number: check(12_000, number),
+        "check holding": lambda number: check(ESTIMATE_MICROS, number),
         "record, settling that hold": record,
     }
     microseconds: dict[str, list[float]] = {name: [] for name in kinds}
@@ -125,5 +106,5 @@ def server_microseconds(client: redis.Redis, rounds: int) -> dict[str, list[floa
             assert name == EMPTY or replies[-1][0] in (b"admitted", b"recorded")
             usage = client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]
             microseconds[name].append(float(usage))
-        client.delete(stream)
+        client.delete(keys[1])
     return microseconds

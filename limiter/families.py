@@ -19,7 +19,8 @@ class Family:
 
     A series is one cell; of a histogram, one for each bucket, one for what is above the last of
     `bounds`, and one for the sum. `unit`: so many in a cell are one of what the name says. Of a
-    gauge every worker has its own value, and `merge` makes one of them.
+    gauge every worker has its own value, and `merge` makes one of them; a worker's dies with it,
+    unless it `outlives` it.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Family:
     unit: int = 1
     bounds: tuple[int, ...] = ()
     merge: Merge = sum
+    outlives: bool = False
 
     def cell(self, *labels: str) -> int:
         """The first cell of a series."""
@@ -46,9 +48,9 @@ class Plan:
     def counter(self, name: str, meaning: str, **labels: Sequence[str]) -> Family:
         return self._add(Family(name, "counter", meaning, tuple(labels), self._cells(1, labels)))
 
-    def gauge(self, name: str, meaning: str, *, merge: Merge) -> Family:
+    def gauge(self, name: str, meaning: str, *, merge: Merge, outlives: bool = False) -> Family:
         cells = self._cells(1, {})
-        return self._add(Family(name, "gauge", meaning, (), cells, merge=merge))
+        return self._add(Family(name, "gauge", meaning, (), cells, merge=merge, outlives=outlives))
 
     def histogram(
         self,

@@ -17,6 +17,9 @@ _encode = msgspec.json.Encoder().encode
 # 64 bits: only requests that carry the same id are ever compared.
 _FINGERPRINT_BYTES = 8
 
+# Of a request under an id that was made for it: nobody else can have used the id.
+UNCOMPARED = "-"
+
 
 def new_id() -> str:
     """A fresh id that sorts by time, so that the ledger's index grows at its end.

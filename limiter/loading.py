@@ -126,7 +126,7 @@ class Loader:
 
     async def _load_workspace(self, workspace_id: str) -> bool:
         """Whether durable storage knows the workspace, which then is in Redis."""
-        if await self._storage.workspace(workspace_id) is None:
+        if await self._storage.workspace_head(workspace_id) is None:
             return False
         # What still lies in the stream belongs to what is loaded.
         await self._snapshot.settle(workspace_id)
@@ -134,17 +134,21 @@ class Loader:
         await self._redis.load_workspace(workspace_id, stored)
         self._metrics.cold_load("workspace")
         # Redis may have been emptied since that was read, with what came in between committed.
-        latest = await self._stored(workspace_id)
-        if latest.seq > stored.seq:
-            await self._redis.forget(workspace_id, seq_below=latest.seq)
-        if latest.revision > stored.revision:
+        head = await self._storage.workspace_head(workspace_id)
+        if head is None:
+            raise _vanished(workspace_id)
+        seq, revision = head
+        if seq > stored.seq:
+            await self._redis.forget(workspace_id, seq_below=seq)
+        if revision > stored.revision:
+            latest = await self._stored(workspace_id)
             await self._redis.configure_workspace(workspace_id, latest.settings, latest.revision)
         return True
 
     async def _stored(self, workspace_id: str) -> StoredWorkspace:
         stored = await self._storage.workspace(workspace_id)
         if stored is None:
-            raise StoreUnavailable(f"workspace {workspace_id} vanishes from durable storage")
+            raise _vanished(workspace_id)
         return stored
 
     async def create_workspace(self, workspace_id: str) -> None:
@@ -152,3 +156,7 @@ class Loader:
         if self._new_workspace is None:
             raise WorkspaceNotFound(workspace_id)
         await self._storage.create_workspace(workspace_id, self._new_workspace, actor="first call")
+
+
+def _vanished(workspace_id: str) -> StoreUnavailable:
+    return StoreUnavailable(f"workspace {workspace_id} vanishes from durable storage")

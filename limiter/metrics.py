@@ -51,8 +51,10 @@ def _now_us() -> int:
     return time.monotonic_ns() // 1_000
 
 
-def _oldest_age_s(completed_at_us: Sequence[int]) -> float:
-    return (_now_us() - min(completed_at_us)) / _US
+def _age_s(completed_at_us: Sequence[int]) -> float:
+    """Since the latest of them; a process that makes no passes has none."""
+    latest = max(completed_at_us)
+    return (_now_us() - latest) / _US if latest else 0.0
 
 
 _plan = Plan()
@@ -126,9 +128,10 @@ _PASS_ENTRIES = _plan.counter(
 )
 _PASS_AGE = _plan.gauge(
     "limiter_snapshot_age_seconds",
-    "Time since a snapshot pass was last completed, by the worker that is furthest behind; before "
-    "its first one, since its start.",
-    merge=_oldest_age_s,
+    "Time since a snapshot pass over all partitions was last completed, by whichever process; "
+    "before the first one, since the start.",
+    merge=_age_s,
+    outlives=True,
 )
 _WAITING = _plan.gauge(
     "limiter_snapshot_waiting_entries",
@@ -191,7 +194,6 @@ class Metrics:
         # The cells may be those of a worker that is gone.
         self._values[_BREAKERS_OPEN.cell()] = 0
         self._values[_WAITING.cell()] = 0
-        self._values[_PASS_AGE.cell()] = _now_us()
 
     def close(self) -> None:
         """Leaves the folder; what was counted stays there. Harmless to repeat."""
@@ -264,6 +266,12 @@ class Metrics:
         """So many lie in the streams now."""
         self._values[_WAITING.cell()] = entries
 
+    def passes_begin(self) -> None:
+        """This process makes passes from now on; the age of the snapshot counts from here."""
+        cell = _PASS_AGE.cell()
+        # One that died before it completed any had begun earlier.
+        self._values[cell] = self._values[cell] or _now_us()
+
     def pass_completed(self, elapsed_us: int) -> None:
         self._observe(_PASS_SECONDS, _PASS_SECONDS.cell(), elapsed_us)
         self._values[_PASS_AGE.cell()] = _now_us()
@@ -308,11 +316,16 @@ class Metrics:
         """All metrics of all workers, in Prometheus' text format."""
         return generate_latest(self)
 
+    def snapshot_age_ms(self) -> int | None:
+        """Of all processes of the service; None while none of them makes passes."""
+        everyone = [self._values, *(values for values, _ in self._cells.others())]
+        completed_at_us = [values[_PASS_AGE.cell()] for values in everyone]
+        return int(_age_s(completed_at_us) * 1_000) if any(completed_at_us) else None
+
     def collect(self) -> Iterator[Metric]:
         """The same as Prometheus' own objects."""
         others = list(self._cells.others())
         everyone = [self._values, *(values for values, _ in others)]
-        # What a worker said of itself died with it; what it counted did not.
         living = [self._values, *(values for values, is_live in others if is_live)]
         for family in FAMILIES:
             yield _told(family, everyone, living)
@@ -323,7 +336,7 @@ def _told(
 ) -> Metric:
     if family.kind == "gauge":
         cell = family.cell()
-        value = family.merge([values[cell] for values in living])
+        value = family.merge([values[cell] for values in (everyone if family.outlives else living)])
         return GaugeMetricFamily(family.name, family.help, value=value)
     if family.kind == "counter":
         counter = CounterMetricFamily(family.name, family.help, labels=family.labels)

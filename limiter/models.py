@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -48,8 +49,15 @@ Reason = Literal[
 
 def iso_ms(at_ms: int) -> str:
     """A moment of the Redis clock as RFC 3339 UTC with milliseconds."""
-    moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=at_ms)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"
+    seconds, milliseconds = divmod(at_ms, 1_000)
+    return f"{_iso_seconds(seconds)}.{milliseconds:03d}Z"
+
+
+# Calls that come together expire together: making the date takes ten times as long as the rest.
+@lru_cache(maxsize=256)
+def _iso_seconds(seconds: int) -> str:
+    moment = datetime.fromtimestamp(0, UTC) + timedelta(seconds=seconds)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S")
 
 
 # --------------------------------------------------------------------------- requests

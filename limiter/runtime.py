@@ -56,16 +56,22 @@ class Parts:
     keys: Keys
     runner: ScriptRunner
     verify: Callable[[], Awaitable[ServerInfo]]
+    metrics: Metrics
 
 
 @contextlib.asynccontextmanager
 async def open_limiter(
-    settings: Settings, *, scripts: ScriptSet | None = None, metrics: Metrics | None = None
+    settings: Settings,
+    *,
+    scripts: ScriptSet | None = None,
+    metrics: Metrics | None = None,
+    keeps: bool = True,
 ) -> AsyncIterator[Limiter]:
     """A running Limiter. Without `settings.redis_url` it brings its own server.
 
     A Redis of one's own that is away is waited for: until it comes, calls are answered as in any
-    outage. What happens is counted in `metrics`.
+    outage. What happens is counted in `metrics`. It moves what calls leave in Redis into durable
+    storage at every interval, unless another process of the service `keeps`.
 
     Raises StartupError for a server on which counters would not be safe, and StoreUnavailable when
     the store cannot be reached.
@@ -75,11 +81,12 @@ async def open_limiter(
     ) as parts:
         stopping = asyncio.Event()
         interval_s = settings.snapshot_interval_ms / 1000
-        upkeep = asyncio.create_task(_keep(parts, stopping, interval_s=interval_s))
+        work = _keep if keeps else _watch
+        upkeep = asyncio.create_task(work(parts, stopping, interval_s=interval_s))
         try:
             yield parts.limiter
         finally:
-            if await _stopped(upkeep, stopping):
+            if await _stopped(upkeep, stopping) and keeps:
                 await _last_pass(parts)
 
 
@@ -184,11 +191,14 @@ async def open_parts(
             idle_workspace_ms=settings.idle_workspace_ms,
         )
         stack.push_async_callback(_leave, snapshot)
-        yield Parts(limiter, redis, storage, streams, snapshot, upkeep, keys, runner, verify)
+        yield Parts(
+            limiter, redis, storage, streams, snapshot, upkeep, keys, runner, verify, metrics
+        )
 
 
 async def _keep(parts: Parts, stopping: asyncio.Event, *, interval_s: float) -> None:
     """The work of every interval, until `stopping`. An outage on either side is waited out."""
+    parts.metrics.passes_begin()
     reconciled_run_id: str | None = None
     steps = (parts.snapshot.run_once, parts.limiter.bring_back, parts.upkeep.tick)
     while not stopping.is_set():
@@ -208,9 +218,23 @@ async def _keep(parts: Parts, stopping: asyncio.Event, *, interval_s: float) -> 
         except Exception:
             # A pass that ended for good would only show when the stream has filled the memory.
             logger.exception("the snapshot pass failed, and will be repeated")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(interval_s):
-                await stopping.wait()
+        await _wait(stopping, interval_s)
+
+
+async def _watch(parts: Parts, stopping: asyncio.Event, *, interval_s: float) -> None:
+    """Looks whether Redis is safe to count on, until `stopping`."""
+    while not stopping.is_set():
+        try:
+            await _run_id_if_safe(parts)
+        except Unavailable as error:
+            logger.warning("Redis is away: %s", error)
+        await _wait(stopping, interval_s)
+
+
+async def _wait(stopping: asyncio.Event, interval_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(interval_s):
+            await stopping.wait()
 
 
 async def _stopped(upkeep: asyncio.Task[None], stopping: asyncio.Event) -> bool:

@@ -23,7 +23,7 @@ from limiter.errors import (
     Unavailable,
     WorkspaceNotFound,
 )
-from limiter.ids import fingerprint, new_id
+from limiter.ids import UNCOMPARED, fingerprint, new_id
 from limiter.loading import Loader
 from limiter.metrics import Metrics
 from limiter.models import (
@@ -109,8 +109,10 @@ class Limiter:
         hold_ms = request.hold_ms or self._settings.default_hold_ms
         if hold_ms > self._settings.hold_ms_max:
             raise InvalidRequest(f"hold_ms is above {self._settings.hold_ms_max}", field="hold_ms")
-        reservation_id = request.reservation_id or new_id()
-        payload = fingerprint(request)
+        if request.reservation_id is None:
+            reservation_id, payload = new_id(), UNCOMPARED
+        else:
+            reservation_id, payload = request.reservation_id, fingerprint(request)
 
         async def call(known: Known) -> Admitted | Denied | Cold:
             return await self._redis.check(
@@ -274,7 +276,7 @@ class Limiter:
             ready=redis and store,
             redis=redis,
             store=store,
-            snapshot_age_ms=self._snapshot.age_ms,
+            snapshot_age_ms=self._metrics.snapshot_age_ms(),
         )
 
     # ------------------------------------------------------------------ the rest
@@ -289,10 +291,11 @@ class Limiter:
             data = msgspec.json.encode(request.usage).decode()
         if cost_micros is None:
             raise InvalidRequest("no cost is given", field="cost_micros")
+        event_id = request.event_id or request.reservation_id
         return ResolvedRecord(
             workspace_id=request.workspace_id,
-            event_id=request.event_id or request.reservation_id or new_id(),
-            fingerprint=fingerprint(request),
+            event_id=event_id or new_id(),
+            fingerprint=UNCOMPARED if event_id is None else fingerprint(request),
             cost_micros=cost_micros,
             chat_id=request.chat_id,
             parent_chat_id=request.parent_chat_id,

@@ -61,15 +61,7 @@ class Snapshot:
         self._abandoned_ms = max(_ABANDONED_MS_MIN, _ABANDONED_INTERVALS * interval_ms)
         self._lock = asyncio.Lock()
         self._next_pass: dict[int, asyncio.Task[None]] = {}
-        self._completed_at: float | None = None
         self._committed: dict[tuple[str, str], None] = {}
-
-    @property
-    def age_ms(self) -> int | None:
-        """Since the last pass that left nothing behind; None before the first."""
-        if self._completed_at is None:
-            return None
-        return int((time.monotonic() - self._completed_at) * 1000)
 
     async def run_once(self) -> int:
         """Drains every partition of what was there when it came by. Returns the entries moved.
@@ -86,8 +78,7 @@ class Snapshot:
         except Exception:
             self._metrics.pass_failed()
             raise
-        self._completed_at = time.monotonic()
-        self._metrics.pass_completed(int((self._completed_at - started_at) * 1_000_000))
+        self._metrics.pass_completed(int((time.monotonic() - started_at) * 1_000_000))
         return moved
 
     async def settle(self, workspace_id: str) -> None:

@@ -62,15 +62,20 @@ async def for_each(
 ) -> None:
     """Runs `work` for every item, so many at a time. The first error ends it."""
     left = iter(items)
+    is_over = False
 
     async def worker() -> None:
         for item in left:
             await work(item)
+            if is_over:
+                return
 
     workers = [asyncio.create_task(worker()) for _ in range(concurrency)]
     try:
         await asyncio.gather(*workers)
     finally:
+        # Redis-py may swallow a cancellation; no worker may begin the next item then.
+        is_over = True
         for task in workers:
             task.cancel()
         await asyncio.gather(*workers, return_exceptions=True)

@@ -55,14 +55,16 @@ async def _restore(parts: Parts, workspace_id: str, restored: Restored) -> None:
         # It was never configured: only spend came of it, and its first call configures it.
         return
     restored.workspaces += 1
-    after = None
-    while True:
+    after, is_last = None, False
+    while not is_last:
+        # First: chats that were read before this would be too old for what is loaded after it.
         counters = await parts.redis.inspect(workspace_id)
-        page = await parts.storage.chats(workspace_id, after, CHATS_PAGE)
-        if counters is None or not page:
+        if counters is None:
             break
+        page = await parts.storage.chats(workspace_id, after, CHATS_PAGE)
         await asyncio.gather(
             *(parts.redis.load_chat(workspace_id, chat, counters.epoch) for chat in page)
         )
         restored.chats += len(page)
-        after = page[-1].chat_id
+        is_last = len(page) < CHATS_PAGE
+        after = page[-1].chat_id if page else None

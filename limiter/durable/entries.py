@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from msgspec import Struct
 
@@ -34,8 +34,6 @@ _AMOUNT = re.compile(r"[0-9]{1,16}")
 _FINGERPRINT = re.compile(r"[\x21-\x7e]{0,64}")
 # Both halves of a stream id are unsigned 64-bit numbers.
 _STREAM_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
-# What a record says only of a running total.
-_ABSENT = dict.fromkeys(("source", "total", "sequence"), "")
 # PostgreSQL keeps neither of these in a text.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -137,8 +135,9 @@ def parse_entry(
     Fields that are not known are let pass: a newer version of the scripts may add some.
     """
     try:
-        text = {**_ABSENT, **{_decoded(name): _decoded(value) for name, value in fields.items()}}
-        stream_id = _decoded(stream_id)
+        text = _as_text(fields)
+        if isinstance(stream_id, bytes):
+            stream_id = stream_id.decode()
         if not _STREAM_ID.fullmatch(stream_id):
             raise PoisonedEntry("stream id: not two numbers")
         kind = text["type"]
@@ -170,14 +169,16 @@ def parse_entry(
 def _parse_record(text: dict[str, str], head: _Head) -> RecordEntry:
     state = text["state"]
     reservation_id = _id_or_none(text, "reservation")
-    source, total = _id_or_none(text, "source"), _amount_or_none(text, "total")
-    sequence = _amount_or_none(text, "sequence")
+    # Only a record of a running total has these three.
+    source = _id(text, "source") if text.get("source") else None
+    total_micros = _amount(text, "total") if text.get("total") else None
+    sequence = _amount(text, "sequence") if text.get("sequence") else None
     data = text["data"]
     if state not in STATES:
         raise PoisonedEntry("state: not known")
     if (state == "-") != (reservation_id is None):
         raise PoisonedEntry("state and reservation go together")
-    if (source is None) != (total is None) or (source is None and sequence is not None):
+    if (source is None) != (total_micros is None) or (source is None and sequence is not None):
         raise PoisonedEntry("source, total and sequence go together")
     if text["priced"] not in ("0", "1"):
         raise PoisonedEntry("priced: neither 0 nor 1")
@@ -192,7 +193,7 @@ def _parse_record(text: dict[str, str], head: _Head) -> RecordEntry:
         reservation_id=reservation_id,
         state=STATES[state],
         source=source,
-        total_micros=total,
+        total_micros=total_micros,
         sequence=sequence,
         priced=text["priced"] == "1",
         data=data or None,
@@ -260,8 +261,12 @@ _PARSERS: dict[str, Callable[[dict[str, str], _Head], Entry]] = {
 # --------------------------------------------------------------------------- fields
 
 
-def _decoded(value: bytes | str) -> str:
-    return value if isinstance(value, str) else value.decode()
+def _as_text(fields: Mapping[bytes, bytes] | Mapping[str, str]) -> dict[str, str]:
+    # One of them tells for all: a pass parses a thousand entries while calls wait.
+    if isinstance(next(iter(fields), ""), str):
+        return dict(cast("Mapping[str, str]", fields))
+    as_bytes = cast("Mapping[bytes, bytes]", fields)
+    return {name.decode(): value.decode() for name, value in as_bytes.items()}
 
 
 def _id(text: dict[str, str], name: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select
+from sqlalchemy import BindParameter, Connection, Row, and_, bindparam, exists, func, or_, select
 
 from limiter import periods
 from limiter.durable.chats import Chat
@@ -34,44 +35,85 @@ from limiter.stored import (
 # A period's buckets, oldest first: start ms, micros.
 Windows = dict[str, list[tuple[int, int]]]
 
+# What a cold scope is loaded with. Its caller waits, and these take longer to make than to run.
+_OF_WORKSPACE: BindParameter[str] = bindparam("workspace_id")
+_HEAD = select(workspaces.c.seq, workspaces.c.revision).where(
+    workspaces.c.workspace_id == _OF_WORKSPACE, workspaces.c.revision > 0
+)
+_WORKSPACE = select(workspaces).where(
+    workspaces.c.workspace_id == _OF_WORKSPACE, workspaces.c.revision > 0
+)
+_LIMITS = select(budget_limits.c.period, budget_limits.c.limit_micros).where(
+    budget_limits.c.workspace_id == _OF_WORKSPACE
+)
+_HOLDS = (
+    select(
+        reservations.c.reservation_id,
+        reservations.c.micros,
+        reservations.c.expires_at_ms,
+        reservations.c.chat_id,
+        reservations.c.fingerprint,
+    )
+    .where(reservations.c.workspace_id == _OF_WORKSPACE, is_held)
+    .order_by(reservations.c.expires_at_ms, reservations.c.reservation_id)
+)
+_QUEUED = (
+    select(
+        spend_events.c.event_id,
+        spend_events.c.fingerprint,
+        spend_events.c.charged_micros,
+        spend_events.c.at_ms,
+        spend_events.c.priced,
+    )
+    .where(spend_events.c.workspace_id == _OF_WORKSPACE, is_unapplied)
+    .order_by(spend_events.c.id)
+)
+_HAS_QUEUED = select(exists().where(spend_events.c.workspace_id == _OF_WORKSPACE, is_unapplied))
+# Of each period the buckets that begin after the moment that is given by its name.
+_WINDOWS = (
+    select(window_buckets.c.period, window_buckets.c.start_ms, window_buckets.c.micros)
+    .where(
+        window_buckets.c.workspace_id == _OF_WORKSPACE,
+        window_buckets.c.scope == WORKSPACE_SCOPE,
+        window_buckets.c.micros > 0,
+        or_(
+            *(
+                and_(
+                    window_buckets.c.period == period.name,
+                    window_buckets.c.start_ms > bindparam(period.name),
+                )
+                for period in periods.PERIODS
+            )
+        ),
+    )
+    .order_by(window_buckets.c.start_ms)
+)
+_CHAT = select(chats).where(
+    chats.c.workspace_id == _OF_WORKSPACE, chats.c.chat_id == bindparam("chat_id")
+)
+_CHAT_PAGE = (
+    select(chats)
+    .where(chats.c.workspace_id == _OF_WORKSPACE, chats.c.chat_id > bindparam("after"))
+    .order_by(chats.c.chat_id)
+    .limit(bindparam("limit"))
+)
+
 
 def workspace(connection: Connection, workspace_id: str) -> StoredWorkspace | None:
     """All that the workspace is loaded from; None if it was never configured.
 
     Sums leave out the queued rows, as those of chats do: Redis charges them when it is told.
     """
-    row = connection.execute(
-        select(workspaces).where(workspaces.c.workspace_id == workspace_id)
-    ).one_or_none()
-    configured = settings(connection, workspace_id)
-    if row is None or configured is None:
+    named = {"workspace_id": workspace_id}
+    row = connection.execute(_WORKSPACE, named).one_or_none()
+    if row is None:
         return None
-    holds = connection.execute(
-        select(
-            reservations.c.reservation_id,
-            reservations.c.micros,
-            reservations.c.expires_at_ms,
-            reservations.c.chat_id,
-            reservations.c.fingerprint,
-        )
-        .where(reservations.c.workspace_id == workspace_id, is_held)
-        .order_by(reservations.c.expires_at_ms, reservations.c.reservation_id)
-    )
-    queued = connection.execute(
-        select(
-            spend_events.c.event_id,
-            spend_events.c.fingerprint,
-            spend_events.c.charged_micros,
-            spend_events.c.at_ms,
-            spend_events.c.priced,
-        )
-        .where(spend_events.c.workspace_id == workspace_id, is_unapplied)
-        .order_by(spend_events.c.id)
-    ).all()
+    holds = connection.execute(_HOLDS, named)
+    queued = connection.execute(_QUEUED, named).all()
     counted = windows(connection, workspace_id, max(row.clock_ms, row.spent_at_ms))
     return StoredWorkspace(
-        settings=configured[0],
-        revision=configured[1],
+        settings=_settings_of(connection, row),
+        revision=row.revision,
         seq=row.seq,
         spent_at_ms=row.spent_at_ms,
         clock_ms=row.clock_ms,
@@ -99,68 +141,45 @@ def _without(found: Windows, charges: Sequence[tuple[int, int]]) -> Windows:
     return left
 
 
+def workspace_head(connection: Connection, workspace_id: str) -> tuple[int, int] | None:
+    """The number of its last entry that is here, and its revision; None if never configured."""
+    row = connection.execute(_HEAD, {"workspace_id": workspace_id}).one_or_none()
+    return None if row is None else (row.seq, row.revision)
+
+
 def settings(connection: Connection, workspace_id: str) -> tuple[WorkspaceSettings, int] | None:
-    """The workspace's configuration and its revision."""
-    row = connection.execute(
-        select(
-            workspaces.c.revision,
-            workspaces.c.default_estimate_micros,
-            workspaces.c.on_hold_expiry,
-            workspaces.c.outage_policy,
-        ).where(workspaces.c.workspace_id == workspace_id, workspaces.c.revision > 0)
-    ).one_or_none()
-    if row is None:
-        return None
-    limits = connection.execute(
-        select(budget_limits.c.period, budget_limits.c.limit_micros).where(
-            budget_limits.c.workspace_id == workspace_id
-        )
-    )
+    """The workspace's configuration and its revision; None if it was never configured."""
+    row = connection.execute(_WORKSPACE, {"workspace_id": workspace_id}).one_or_none()
+    return None if row is None else (_settings_of(connection, row), row.revision)
+
+
+def _settings_of(connection: Connection, row: Row[Any]) -> WorkspaceSettings:
+    limits = connection.execute(_LIMITS, {"workspace_id": row.workspace_id})
     by_period = {limit.period: limit.limit_micros for limit in limits}
     return WorkspaceSettings(
         limits={period.name: by_period.get(period.name) for period in periods.PERIODS},
         default_estimate_micros=row.default_estimate_micros,
         on_hold_expiry=row.on_hold_expiry,
         outage_policy=row.outage_policy,
-    ), row.revision
+    )
 
 
 def windows(connection: Connection, workspace_id: str, clock_ms: int) -> Windows:
     """The buckets that still count at `clock_ms`, or may."""
-    rows = connection.execute(
-        select(window_buckets.c.period, window_buckets.c.start_ms, window_buckets.c.micros)
-        .where(
-            window_buckets.c.workspace_id == workspace_id,
-            window_buckets.c.scope == WORKSPACE_SCOPE,
-            window_buckets.c.micros > 0,
-            counts(clock_ms),
-        )
-        .order_by(window_buckets.c.start_ms)
-    )
+    oldest_ms = {
+        period.name: clock_ms - period.window_ms - period.bucket_ms for period in periods.PERIODS
+    }
+    rows = connection.execute(_WINDOWS, {"workspace_id": workspace_id, **oldest_ms})
     found: Windows = {period.name: [] for period in periods.PERIODS}
     for period, start_ms, micros in rows:
         found[period].append((start_ms, micros))
     return found
 
 
-def counts(clock_ms: int) -> ColumnElement[bool]:
-    """Whether a bucket is still in its window at that moment: not all of it is older."""
-    return or_(
-        *(
-            and_(
-                window_buckets.c.period == period.name,
-                window_buckets.c.start_ms > clock_ms - period.window_ms - period.bucket_ms,
-            )
-            for period in periods.PERIODS
-        )
-    )
-
-
 def chat(connection: Connection, workspace_id: str, chat_id: str) -> StoredChat | None:
     """A chat; its sums leave out the queued rows, see `workspace`."""
-    row = connection.execute(
-        select(chats).where(chats.c.workspace_id == workspace_id, chats.c.chat_id == chat_id)
-    ).one_or_none()
+    named = {"workspace_id": workspace_id, "chat_id": chat_id}
+    row = connection.execute(_CHAT, named).one_or_none()
     if row is None:
         return None
     stored = Chat(*row).stored()
@@ -176,14 +195,9 @@ def chat_page(
     connection: Connection, workspace_id: str, after: str | None, limit: int
 ) -> list[StoredChat]:
     """Chats in the order of their ids, from behind `after`; see `chat`."""
-    rows = connection.execute(
-        select(chats)
-        .where(chats.c.workspace_id == workspace_id, chats.c.chat_id > (after or ""))
-        .order_by(chats.c.chat_id)
-        .limit(limit)
-    ).all()
-    is_queued = (spend_events.c.workspace_id == workspace_id) & is_unapplied
-    if not connection.scalar(select(exists().where(is_queued))):
+    page = {"workspace_id": workspace_id, "after": after or "", "limit": limit}
+    rows = connection.execute(_CHAT_PAGE, page).all()
+    if not connection.scalar(_HAS_QUEUED, {"workspace_id": workspace_id}):
         return [Chat(*row).stored() for row in rows]
     found = (chat(connection, workspace_id, row.chat_id) for row in rows)
     return [stored for stored in found if stored is not None]
@@ -191,9 +205,9 @@ def chat_page(
 
 def _queued_below(connection: Connection, workspace_id: str, chat_id: str) -> dict[str, int]:
     """What the queued rows of a chat and of everything below it come to, by chat."""
-    is_queued = (spend_events.c.workspace_id == workspace_id) & is_unapplied
-    if not connection.scalar(select(exists().where(is_queued))):
+    if not connection.scalar(_HAS_QUEUED, {"workspace_id": workspace_id}):
         return {}
+    is_queued = (spend_events.c.workspace_id == workspace_id) & is_unapplied
     tree = (
         select(chats.c.chat_id)
         .where(chats.c.workspace_id == workspace_id, chats.c.chat_id == chat_id)

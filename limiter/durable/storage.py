@@ -86,6 +86,12 @@ class Storage:
             lambda connection: load.workspace(connection, workspace_id)
         )
 
+    async def workspace_head(self, workspace_id: str) -> tuple[int, int] | None:
+        """The number of its last entry that is here, and its revision; None if never configured."""
+        return await self._database.read(
+            lambda connection: load.workspace_head(connection, workspace_id)
+        )
+
     async def workspaces(self, after: str | None = None, limit: int = PAGE_ROWS) -> list[str]:
         """Ids in order, from behind `after`."""
         return await self._database.read(

@@ -35,6 +35,17 @@ class Answer(Response):
         self.background = None
         self.raw_headers = [*headers, (b"content-length", b"%d" % len(body))]
 
+    # The parent's does this for websockets and background tasks as well.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+        await send({"type": "http.response.body", "body": self.body})
+
 
 class ClosingAnswer(Answer):
     """The answer to a request whose body is not wanted to its end; the connection is closed.

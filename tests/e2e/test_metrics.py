@@ -1,4 +1,4 @@
-"""/metrics of a service with two workers: whichever answers, it answers for both."""
+"""/metrics of a service: whichever worker answers, it answers for all processes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ ADMITTED = "limiter_decisions_total{outcome=admitted}"
 ADMITTED_CELL = next(f for f in FAMILIES if f.name == "limiter_decisions_total").cell("admitted")
 
 
-def each_workers_checks(folder: Path) -> list[int]:
-    """What lies in the cells of each worker, past the service."""
+def checks_of_each(folder: Path) -> list[int]:
+    """What lies in the cells of each worker and of the keeper, past the service."""
     return [
         memoryview(path.read_bytes()).cast("Q")[ADMITTED_CELL]
         for path in sorted(folder.glob("limiter-metrics-*/*.cells"))
@@ -34,14 +34,14 @@ def each_workers_checks(folder: Path) -> list[int]:
 
 def checks_through_all(service: Service, pool: ThreadPoolExecutor, folder: Path) -> int:
     """Makes checks until each worker has had some more; returns how many it made."""
-    before, made = each_workers_checks(folder), 0
+    before, made = checks_of_each(folder), 0
     for _ in range(ROUNDS_MAX):
         bodies = [{"workspace_id": "acme", "estimate_micros": 1}] * ROUND
         answers = list(pool.map(lambda body: service.post("/check", body), bodies))
         assert {answer.status for answer in answers} == {200}
         made += ROUND
-        now = each_workers_checks(folder)
-        if all(more > few for more, few in zip(now, before, strict=True)):
+        now = checks_of_each(folder)
+        if sum(more > few for more, few in zip(now, before, strict=True)) == WORKERS:
             return made
     raise AssertionError(f"a worker had none of {made} checks")
 
@@ -54,13 +54,13 @@ def test_sums_are_exact_over_workers_and_their_deaths(
         running_service(tmp_path, workers=WORKERS, snapshot_interval_ms=50) as service,
         ThreadPoolExecutor(CALLERS) as pool,
     ):
-        ready = eventually(lambda: each_workers_checks(tmp_path), lambda each: len(each) == WORKERS)
-        assert ready == [0] * WORKERS
+        ready = eventually(lambda: checks_of_each(tmp_path), lambda each: len(each) == WORKERS + 1)
+        assert ready == [0] * (WORKERS + 1)
         made = checks_through_all(service, pool, tmp_path)
         # At once, and from whichever worker: nothing is passed on by and by.
         seen = {numbers[ADMITTED] for numbers in pool.map(scraped, [service.url] * 20)}
         assert seen == {made}
-        assert sum(each_workers_checks(tmp_path)) == made
+        assert sum(checks_of_each(tmp_path)) == made
         count = "limiter_call_duration_seconds_count{call=check}"
         assert scraped(service.url)[count] == made
 
@@ -90,13 +90,13 @@ def test_sums_are_exact_over_workers_and_their_deaths(
         assert scraped(service.url)[ADMITTED] == made
         made += checks_through_all(service, pool, tmp_path)
         assert scraped(service.url)[ADMITTED] == made
-        assert len(each_workers_checks(tmp_path)) == WORKERS
+        assert len(checks_of_each(tmp_path)) == WORKERS + 1
         service.stop()
     assert list(tmp_path.glob("limiter-metrics-*")) == []
 
 
 def worker_pids(folder: Path) -> list[int]:
-    """The processes that have a file of cells open."""
+    """The processes that have a file of cells open, but for the keeper."""
     found = set()
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         # Processes, and what they have open, come and go; of some nothing can be seen.
@@ -104,16 +104,23 @@ def worker_pids(folder: Path) -> list[int]:
             target = link.readlink()
             if target.suffix == ".cells" and target.is_relative_to(folder):
                 found.add(int(link.parts[2]))
+            if b"limiter.keeper" in (link.parents[1] / "cmdline").read_bytes():
+                found.discard(int(link.parts[2]))
     return sorted(found)
 
 
-def test_one_worker_keeps_its_metrics_to_itself(
+def test_one_worker_has_the_keepers_numbers_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with running_service(tmp_path) as service:
-        assert service.post("/check", {"workspace_id": "acme"}).status == 200
-        numbers = scraped(service.url)
-        assert numbers[ADMITTED] == 1
-        assert numbers["limiter_cold_loads_total{kind=workspace}"] == 1
-        assert list(tmp_path.glob("limiter-metrics-*")) == []
+        assert service.post("/record", {"workspace_id": "acme", "cost_micros": 7}).status == 200
+
+        def numbers() -> Numbers:
+            return scraped(service.url)
+
+        moved = eventually(numbers, lambda numbers: numbers["limiter_charged_micros_total"] > 0)
+        assert moved["limiter_charged_micros_total"] == 7
+        assert moved["limiter_cold_loads_total{kind=workspace}"] == 1
+        service.stop()
+    assert list(tmp_path.glob("limiter-metrics-*")) == []

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.redis_process import RedisProcess, running_redis
 from tests.support.service import Service, running_service, session_pids
 
 DEADLINE_MS = 15_000
+STREAM = "lim:{0}:stream"
 
 
 def eventually_gone(pids: set[int]) -> set[int]:
@@ -47,9 +50,61 @@ def test_a_stopped_service_leaves_no_process_behind(
 ) -> None:
     with running_service(tmp_path, workers=workers) as service:
         pids = descendants(service.pid)
-        assert len(pids) >= 2 + workers  # the supervisor, its workers, the embedded server
+        assert len(pids) >= 3 + workers  # supervisor, keeper, embedded server, workers
         service.stop(signal_number)
         assert eventually_gone(pids | session_pids(service.pid)) == set()
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisProcess]:
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    with running_redis(folder) as server:
+        yield server
+
+
+def keeper_of(service: Service) -> int:
+    """The process that moves what calls leave in Redis."""
+    found = [
+        pid
+        for pid in descendants(service.pid)
+        if b"limiter.keeper" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def eventually_empty(server: RedisProcess) -> bool:
+    """Whether all that is in the stream becomes durable within a bounded wait."""
+    deadline = time.monotonic() + DEADLINE_MS / 1000
+    while server.client.xlen(STREAM) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not server.client.xlen(STREAM)
+
+
+def test_a_keeper_that_is_killed_is_started_again(
+    tmp_path: Path, redis_server: RedisProcess
+) -> None:
+    with running_service(tmp_path, redis_url=redis_server.url) as service:
+        killed = keeper_of(service)
+        os.kill(killed, signal.SIGKILL)
+        assert service.post("/record", {"workspace_id": "acme", "cost_micros": 5}).status == 200
+        assert eventually_empty(redis_server)
+        assert keeper_of(service) != killed
+
+
+def test_what_is_in_redis_becomes_durable_before_the_service_ends(
+    tmp_path: Path, redis_server: RedisProcess
+) -> None:
+    """A process manager's SIGTERM reaches the process that it started, and no other."""
+    interval = {"snapshot_interval_ms": 3_600_000}
+    with running_service(tmp_path, redis_url=redis_server.url, **interval) as service:
+        assert service.post("/record", {"workspace_id": "acme", "cost_micros": 5}).status == 200
+        assert redis_server.client.xlen(STREAM) > 0
+        pids = descendants(service.pid)
+        os.kill(service.pid, signal.SIGTERM)
+        assert eventually_gone(pids - {service.pid}) == set()
+        assert redis_server.client.xlen(STREAM) == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -92,6 +92,8 @@ async def test_the_age_starts_anew_with_each_complete_pass_only(
     async def age() -> float:
         return watch.now()["limiter_snapshot_age_seconds"]
 
+    assert await age() == 0
+    parts.metrics.passes_begin()
     assert await eventually(age, lambda seconds: seconds > 0.3) > 0.3
     await parts.snapshot.run_once()
     assert await age() < 0.3

@@ -33,6 +33,7 @@ LAYERS = [
     {"runtime"},
     {PACKAGE},
     {"http", "web"},
+    {"keeper"},
     {"serve"},
     {"commands"},
     {"cli"},

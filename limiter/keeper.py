@@ -1,0 +1,85 @@
+"""The process that keeps durable storage up to date, beside those that answer calls.
+
+A snapshot pass takes a core for as long as there is something to move. In a process of its own it
+holds up no call, and one is enough for any number of workers. The supervisor starts it, starts it
+again when it dies, and tells it to end by closing the pipe that is its standard input: which also
+happens when the supervisor is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from limiter.metrics import Metrics
+from limiter.runtime import open_limiter
+from limiter.settings import load_settings
+
+logger = logging.getLogger(__name__)
+
+# An end takes the step that is under way, and a last pass over what the workers left.
+STOP_MS_MAX = 30_000
+RESTART_PAUSE_MS = 1_000
+
+
+class Keeper:
+    """The process, as its supervisor sees it. `metrics_folder`: where the workers count theirs."""
+
+    def __init__(self, metrics_folder: str) -> None:
+        self._command = [sys.executable, "-m", "limiter.keeper", metrics_folder]
+        # What is meant for the workers alone comes later.
+        self._environment = dict(os.environ)
+        self._stopping = threading.Event()
+        self._process = self._started()
+        self._watch = threading.Thread(target=self._restart, name="keeper", daemon=True)
+        self._watch.start()
+
+    def stop(self) -> None:
+        """Lets it finish, for a bounded time. The workers have ended: it moves what they left."""
+        self._stopping.set()
+        try:
+            # Closes its standard input.
+            self._process.communicate(timeout=STOP_MS_MAX / 1000)
+        except subprocess.TimeoutExpired:
+            logger.error("the keeper does not end; the next start moves what it leaves")
+            self._process.kill()
+        self._watch.join()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._command, env=self._environment, stdin=subprocess.PIPE)
+
+    def _restart(self) -> None:
+        while True:
+            status = self._process.wait()
+            if self._stopping.wait(RESTART_PAUSE_MS / 1000):
+                return
+            logger.error("the keeper ended with status %d, and is started again", status)
+            self._process = self._started()
+
+
+def main(metrics_folder: Path) -> None:
+    """Keeps until standard input ends."""
+    # A terminal's Ctrl-C and a stop of the whole group reach this process, too. It goes last.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    asyncio.run(_keep(metrics_folder))
+    # A supervisor that was killed has left it behind.
+    shutil.rmtree(metrics_folder, ignore_errors=True)
+
+
+async def _keep(metrics_folder: Path) -> None:
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stopping.set)
+    async with open_limiter(load_settings(), metrics=Metrics(metrics_folder)):
+        await stopping.wait()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
