@@ -5,6 +5,7 @@ SHELL := /bin/sh
 
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 UV := uv==0.13.9
 
 # What an activated environment or a personal set-up exports must not reach into .venv.
@@ -69,8 +70,15 @@ lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# What the limiter is measured beside has requirements of its own, which must not meet ours.
+$(PEERS)/.installed: bench/peers/requirements.lock $(VENV)/.installed-dev
+	@echo "Installing bench/peers/requirements.lock into $(PEERS)"
+	@$(BIN)/python -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --requirement bench/peers/requirements.lock
+	@touch $@
+
 .PHONY: bench
-bench: $(VENV)/.installed-dev ## run the benchmarks; options by ARGS="..."
+bench: $(VENV)/.installed-dev $(PEERS)/.installed ## run the benchmarks; options by ARGS="http --rounds 5"
 	@exec $(BIN)/python -m bench $(ARGS)
 
 # uv resolves for every supported Python and system at once. What is pinned stays where it is,
@@ -82,9 +90,11 @@ lock: ## renew the lock files after a change to pyproject.toml; LOCK_ARGS="--upg
 	export UV_CUSTOM_COMPILE_COMMAND='make lock'; \
 	compile="$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 $(LOCK_ARGS) pyproject.toml"; \
 	$$compile --output-file requirements.lock; \
-	$$compile --constraint requirements.lock --group dev --output-file requirements-dev.lock
+	$$compile --constraint requirements.lock --group dev --output-file requirements-dev.lock; \
+	$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 $(LOCK_ARGS) \
+		bench/peers/requirements.txt --output-file bench/peers/requirements.lock
 
 .PHONY: clean
 clean: ## remove .venv, caches and build results; data stays
-	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

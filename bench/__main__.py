@@ -7,9 +7,11 @@ needs what this machine lacks is told of at the end, and the exit status is 1.
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from importlib import import_module
 
+from bench.peers import PEERS_PYTHON, ROOT
 from bench.report import Missing, load_average, write, write_overview
 
 SECTIONS = ("scripts", "http", "inprocess", "memory", "start", "durable")
@@ -42,6 +44,8 @@ def main() -> int:
         command = f'make bench ARGS="{name}{rounds}"'
         print(write(results, command=command, load_before=load_before), flush=True)
         write_overview(SECTIONS)
+    if PEERS_PYTHON.exists():
+        subprocess.run([PEERS_PYTHON, "-m", "bench.plots"], check=True, cwd=ROOT)
     for line in lacking:
         print(f"not measured: {line}", file=sys.stderr)
     return 1 if lacking else 0

@@ -19,6 +19,7 @@ from typing import IO
 
 import redis
 
+from bench.peers import PEERS_PYTHON, ROOT
 from bench.report import AtLeast, Missing, Results, Row, median_row, ratios
 from bench.servers import redis_name
 from limiter.redis.embedded import EmbeddedServer
@@ -29,8 +30,6 @@ CALLERS = 64
 SECONDS = 3
 STOP_S_MAX = 30
 
-ROOT = Path(__file__).resolve().parent.parent
-PEERS_PYTHON = Path(os.environ.get("BENCH_PEERS", ROOT / ".venv-peers")) / "bin" / "python"
 PEER_MODULES = ("bench.peers.litellm_limiter", "bench.peers.limits_limiter")
 
 OURS = "Limiter.check holding"
@@ -55,7 +54,7 @@ class Contender:
 def measure(rounds: int) -> Results:
     """Raises Missing without the peers' environment."""
     if not PEERS_PYTHON.exists():
-        raise Missing("the peers' environment (make peers)")
+        raise Missing("the peers' environment (`make bench` makes it)")
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
         server = stack.enter_context(EmbeddedServer(Path(folder)))

@@ -30,6 +30,8 @@ NOW_MS = 1_800_000_000_000
 FEW, SOME, MANY = 10**2, 10**4, 10**6
 # Whatever their number, records come to the same sum: a longer number takes more bytes.
 SPENT_MICROS = 10**10
+# As many digits as a random one has.
+EPOCH_LIKE = 2**52
 ITEMS = 100_000
 CALLS = 4_000
 PIPELINE = 500
@@ -88,6 +90,7 @@ def _new_workspace(client: redis.Redis, scripts: ScriptSet, workspace_id: str) -
     """A workspace with four limits and a chat tree two deep, at the beginning of its windows."""
     driver = Driver(client, scripts, workspace_id=workspace_id)
     driver.preload()
+    driver.epoch = EPOCH_LIKE
     client.set(CLOCK_KEY, _moments_ms()[0])
     driver.load({f"limit.{name}": LIMIT_MICROS for name in PERIOD_NAMES})
     driver.load_chat(ROOT, limit=LIMIT_MICROS)
@@ -131,7 +134,7 @@ def _check(driver: Driver, reservation_id: str) -> Command:
     return driver.command(
         "check",
         *(MEMORY_MS, ESTIMATE_MICROS, reservation_id, 0, FINGERPRINT, HOLD_MS),
-        *(LEAF, "", "", 0),
+        *(LEAF, "", "", ""),
     )
 
 
@@ -141,7 +144,7 @@ def _record(
     return driver.command(
         "record",
         *(MEMORY_MS, event_id, 0, FINGERPRINT, cost_micros, reservation_id),
-        *(LEAF, "", "", 0, "", "", "", "", 1, DATA),
+        *(LEAF, "", "", "", "", "", "", "", "", 1, DATA),
     )
 
 
@@ -204,6 +207,7 @@ def _item_rows(driver: Driver) -> list[Row]:
         driver.command(
             "load_chat",
             *(ROOT, ROOT, 2, LIMIT_MICROS, SPENT_MICROS, SPENT_MICROS, ESTIMATE_MICROS, 1),
+            driver.epoch,
             key=driver.names.chat(driver.workspace_id, chat_id),
         )
         for chat_id in ids

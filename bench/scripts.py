@@ -36,6 +36,8 @@ BARS = {
 }
 CALLS = 4_000
 PIPELINE = 200
+DEPTHS = (1, 2, 4, 8, 16, 32)
+WORKSPACES = 2_000
 
 Call = tuple[Argument, ...]
 
@@ -53,7 +55,7 @@ def measure(rounds: int) -> Results:
     rows: list[Row] = []
     for name, microseconds in costs.items():
         rows.append(median_row(name, microseconds, "µs"))
-        if name != EMPTY:
+        if name in BARS:
             multiples = ratios(microseconds, base)
             rows.append(median_row(f"{name} / {EMPTY}", multiples, "×", bar=BARS[name]))
     return Results(
@@ -83,6 +85,13 @@ def server_microseconds(client: redis.Redis, rounds: int) -> dict[str, list[floa
         arguments = check_arguments(f"r{number}", estimate_micros=estimate)
         return ("EVALSHA", digests["check"], 2, *keys, *arguments)
 
+    def check_below(depth: int) -> Callable[[int], Call]:
+        lowest = _chain(client, digests["check"], keys, depth)
+        return lambda number: (
+            *("EVALSHA", digests["check"], 2, *keys),
+            *check_arguments(f"d{depth}-{number}", chat=lowest),
+        )
+
     def record(number: int) -> Call:
         arguments = record_arguments(f"e{number}", f"r{number}")
         return ("EVALSHA", digests["record"], 2, *keys, *arguments)
@@ -92,6 +101,12 @@ def server_microseconds(client: redis.Redis, rounds: int) -> dict[str, list[floa
         "check without a hold": lambda number: check(0, number),
         "check holding": lambda number: check(ESTIMATE_MICROS, number),
         "record, settling that hold": record,
+        "check holding, no chat": lambda number: (
+            *("EVALSHA", digests["check"], 2, *keys),
+            *check_arguments(f"n{number}", chat=""),
+        ),
+        **{f"check holding, tree of depth {depth}": check_below(depth) for depth in DEPTHS},
+        f"check holding, {WORKSPACES:,} workspaces in turn": _in_turn(client, digests["check"]),
     }
     microseconds: dict[str, list[float]] = {name: [] for name in kinds}
     for round_number in range(rounds):
@@ -108,3 +123,27 @@ def server_microseconds(client: redis.Redis, rounds: int) -> dict[str, list[floa
             microseconds[name].append(float(usage))
         client.delete(keys[1])
     return microseconds
+
+
+def _chain(client: redis.Redis, check: str, keys: tuple[str, str], depth: int) -> str:
+    """A chat so many below, its root included; the id of the lowest."""
+    parent = ""
+    for level in range(1, depth + 1):
+        chat = f"depth-{depth}-{level}"
+        arguments = check_arguments("-", estimate_micros=0, chat=chat, parent=parent, is_new=True)
+        reply = client.evalsha(check, 2, *keys, *arguments)
+        assert reply[0] == b"admitted", reply
+        parent = chat
+    return parent
+
+
+def _in_turn(client: redis.Redis, check: str) -> Callable[[int], Call]:
+    """One workspace after the other, so that no cache of the processor has it at hand."""
+    names = [f"turn-{number}" for number in range(WORKSPACES)]
+    for name in names:
+        put_workspace(client, name)
+    every = [keys_of(name) for name in names]
+    return lambda number: (
+        *("EVALSHA", check, 2, *every[number % WORKSPACES]),
+        *check_arguments(f"t{number}"),
+    )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from time import monotonic
 from typing import Any
 
 import hiredis
@@ -50,12 +51,13 @@ class ScriptRunner:
         """
         if not self.server_is_verified:
             raise RedisUnavailable("no Redis has been found yet that is safe to count on")
-        expires_at = asyncio.get_running_loop().time() + self._pipeline.deadline_s
+        started_at = monotonic()
         operands = (len(keys), *keys, *args)
         reply = await self._pipeline.call("EVALSHA", self._digests[name], *operands)
         if _is_missing(reply):
             try:
-                async with asyncio.timeout_at(expires_at):
+                left_s = started_at + self._pipeline.deadline_s - monotonic()
+                async with asyncio.timeout(left_s):
                     reply = await self._run_missing(name, operands)
             except TimeoutError:
                 raise RedisUnavailable("Redis did not answer in time") from None
