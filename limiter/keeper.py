@@ -53,7 +53,10 @@ class Keeper:
         self._watch.join()
 
     def _started(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command, env=self._environment, stdin=subprocess.PIPE)
+        # In a group of its own, where a terminal's Ctrl-C does not reach it: it goes last.
+        return subprocess.Popen(
+            self._command, env=self._environment, stdin=subprocess.PIPE, process_group=0
+        )
 
     def _restart(self) -> None:
         while True:
@@ -66,9 +69,8 @@ class Keeper:
 
 def main(metrics_folder: Path) -> None:
     """Keeps until standard input ends."""
-    # A terminal's Ctrl-C and a stop of the whole group reach this process, too. It goes last.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # Who stops everything at once, as systemd does, stops this one too early.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     asyncio.run(_keep(metrics_folder))
     # A supervisor that was killed has left it behind.
     shutil.rmtree(metrics_folder, ignore_errors=True)
@@ -77,7 +79,8 @@ def main(metrics_folder: Path) -> None:
 async def _keep(metrics_folder: Path) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stopping.set)
-    async with open_limiter(load_settings(), metrics=Metrics(metrics_folder)):
+    metrics = Metrics(metrics_folder)
+    async with open_limiter(load_settings(), metrics=metrics, takes_any_server=True):
         await stopping.wait()
 
 

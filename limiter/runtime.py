@@ -66,18 +66,24 @@ async def open_limiter(
     scripts: ScriptSet | None = None,
     metrics: Metrics | None = None,
     keeps: bool = True,
+    takes_any_server: bool = False,
 ) -> AsyncIterator[Limiter]:
     """A running Limiter. Without `settings.redis_url` it brings its own server.
 
     A Redis of one's own that is away is waited for: until it comes, calls are answered as in any
     outage. What happens is counted in `metrics`. It moves what calls leave in Redis into durable
-    storage at every interval, unless another process of the service `keeps`.
+    storage at every interval, unless another process of the service `keeps`; that one
+    `takes_any_server`, because others decide whether counters are safe there.
 
     Raises StartupError for a server on which counters would not be safe, and StoreUnavailable when
     the store cannot be reached.
     """
     async with open_parts(
-        settings, scripts=scripts, metrics=metrics, waits_for_redis=True
+        settings,
+        scripts=scripts,
+        metrics=metrics,
+        waits_for_redis=True,
+        takes_any_server=takes_any_server,
     ) as parts:
         stopping = asyncio.Event()
         interval_s = settings.snapshot_interval_ms / 1000
@@ -97,6 +103,7 @@ async def open_parts(
     scripts: ScriptSet | None = None,
     metrics: Metrics | None = None,
     waits_for_redis: bool = False,
+    takes_any_server: bool = False,
 ) -> AsyncIterator[Parts]:
     """The parts of a Limiter that does nothing by itself. Raises as `open_limiter` does.
 
@@ -126,7 +133,7 @@ async def open_parts(
         )
         stack.push_async_callback(pipeline.close)
         runner = ScriptRunner(pipeline, scripts or bundled_scripts())
-        runner.server_is_verified = False
+        runner.server_is_verified = takes_any_server
 
         async def verify() -> ServerInfo:
             info = await verify_server(client)
@@ -140,6 +147,9 @@ async def open_parts(
             if settings.redis_url is None or not waits_for_redis:
                 raise
             logger.error("started without Redis, by the outage policy until it is there: %s", error)
+        except StartupError:
+            if not takes_any_server:
+                raise
 
         storage = Storage(database_url(settings))
         await storage.start()
@@ -240,7 +250,7 @@ async def _wait(stopping: asyncio.Event, interval_s: float) -> None:
 async def _stopped(upkeep: asyncio.Task[None], stopping: asyncio.Event) -> bool:
     """Ends the upkeep: by asking, between two of its steps, and by force when that takes too long.
 
-    On Python 3.11 a cancellation can get lost in `asyncio.wait_for`, by which redis-py reads, so
+    On Python 3.11 a cancellation can get lost in `asyncio.wait_for`, by which redis-py sends, so
     that it is repeated. Returns whether the upkeep has ended, which takes a bounded time.
     """
     stopping.set()

@@ -63,6 +63,9 @@ def serve(settings: Settings, options: Mapping[str, str]) -> None:
         folder = tempfile.mkdtemp(prefix="limiter-metrics-")
         # Whoever ends last removes it: the keeper may be killed, or the supervisor.
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        # The age of the snapshot counts from here, also if no keeper ever comes.
+        with contextlib.closing(Metrics(Path(folder))) as metrics:
+            metrics.passes_begin()
         stack.callback(Keeper(folder).stop)
         os.environ[_METRICS_VARIABLE] = folder
         os.environ[_SUPERVISOR_VARIABLE] = str(os.getpid())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 Repaired = TypeVar("Repaired")
 
 BATCH_MAX = 1_000
+# To understand a whole batch takes longer than many calls, which would all wait for it.
+UNDERSTOOD_AT_ONCE_MAX = 100
 
 # An entry that lay unacknowledged for so many intervals belongs to a process that is gone.
 _ABANDONED_INTERVALS = 10
@@ -90,7 +92,7 @@ class Snapshot:
         last_id = await self._streams.last_id(partition)
         if last_id is None:
             # A pass that is under way may carry entries of a Redis that was emptied meanwhile.
-            async with self._lock:
+            async with self._lock, self._storage.turn():
                 return
         task = self._next_pass.get(partition)
         if task is None:
@@ -147,20 +149,23 @@ class Snapshot:
         left = await streams.length(partition)
         if left == 0:
             return 0
-        moved = 0
-        for entries in (
-            await streams.abandoned(partition, self._abandoned_ms, BATCH_MAX),
-            await streams.own(partition, BATCH_MAX),
-        ):
-            await self._move(partition, entries)
-            moved += len(entries)
+        moved = await self._turn(
+            partition, lambda: streams.abandoned(partition, self._abandoned_ms, BATCH_MAX)
+        )
+        moved += await self._turn(partition, lambda: streams.own(partition, BATCH_MAX))
         while moved < left:
-            entries = await streams.new(partition, BATCH_MAX)
-            if not entries:
+            batch = await self._turn(partition, lambda: streams.new(partition, BATCH_MAX))
+            if batch == 0:
                 break
-            await self._move(partition, entries)
-            moved += len(entries)
+            moved += batch
         return moved
+
+    async def _turn(self, partition: int, read: Callable[[], Awaitable[Sequence[RawEntry]]]) -> int:
+        """Reads and moves a batch, while no other process does. Returns how many entries."""
+        async with self._storage.turn():
+            entries = await read()
+            await self._move(partition, entries)
+        return len(entries)
 
     async def _move(self, partition: int, raw: Sequence[RawEntry]) -> None:
         if not raw:
@@ -171,9 +176,14 @@ class Snapshot:
             self._remember(entries)
         for duplicate in applied.duplicates:
             await self._retract(duplicate)
-        await self._streams.acknowledge(partition, [item.stream_id for item in raw])
+        removed = await self._streams.acknowledge(partition, [item.stream_id for item in raw])
         self._count(entries, applied)
-        for workspace_id in applied.rewound:
+        unknown = set(applied.rewound)
+        # A retraction has removed its entry itself.
+        if removed + len(applied.duplicates) < len(raw):
+            # Redis was emptied since they were read, and may have been loaded without them.
+            unknown |= {entry.workspace_id for entry in entries}
+        for workspace_id in unknown:
             logger.warning("workspace %s: Redis tells another story than the ledger", workspace_id)
             await self._repaired(workspace_id, self._redis.forget(workspace_id))
             self._metrics.workspace_forgotten("rewound")
@@ -184,7 +194,9 @@ class Snapshot:
 
     async def _understood(self, partition: int, raw: Sequence[RawEntry]) -> list[Entry]:
         entries = []
-        for item in raw:
+        for number, item in enumerate(raw):
+            if number % UNDERSTOOD_AT_ONCE_MAX == 0:
+                await asyncio.sleep(0)
             try:
                 entries.append(
                     parse_entry(item.fields, partition=partition, stream_id=item.stream_id)

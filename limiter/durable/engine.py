@@ -109,6 +109,17 @@ class Database:
         with unavailable(), self._writer.begin() as connection:
             yield connection
 
+    def engine_for_locks(self, connections: int, *, wait_ms: int) -> Engine:
+        """Connections of their own to PostgreSQL, on which a lock is waited for so long."""
+        return create_engine(
+            self.url,
+            pool_size=connections,
+            max_overflow=0,
+            pool_pre_ping=True,
+            isolation_level="AUTOCOMMIT",
+            connect_args=self._postgresql_arguments(wait_ms),
+        )
+
     async def close(self) -> None:
         """Waits for what has begun, and lets go of the connections. Harmless to repeat."""
         self._closed = True
@@ -163,11 +174,11 @@ class Database:
             # A server that was restarted meanwhile costs no call.
             pool_pre_ping=True,
             isolation_level="REPEATABLE READ" if reads_only else "READ COMMITTED",
-            connect_args=self._postgresql_arguments(),
+            connect_args=self._postgresql_arguments(self._lock_wait_ms),
         )
         return engine.execution_options(postgresql_readonly=True) if reads_only else engine
 
-    def _postgresql_arguments(self) -> dict[str, object]:
+    def _postgresql_arguments(self, lock_wait_ms: int) -> dict[str, object]:
         options = self.url.query.get("options", "")
         given = options if isinstance(options, str) else " ".join(options)
         return {
@@ -178,7 +189,7 @@ class Database:
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 30_000,
-            "options": f"{given} -c lock_timeout={self._lock_wait_ms}"
+            "options": f"{given} -c lock_timeout={lock_wait_ms}"
             f" -c statement_timeout={STATEMENT_MS_MAX}"
             # A process that was frozen in the middle does not keep its locks.
             f" -c idle_in_transaction_session_timeout={STATEMENT_MS_MAX}".strip(),

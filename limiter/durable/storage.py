@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -24,6 +25,7 @@ from limiter.durable.fold import Applied
 from limiter.durable.ledger import DeadLetter, LedgerRow
 from limiter.durable.migrate import migrate
 from limiter.durable.queue import Queued, UnappliedRecord
+from limiter.durable.turns import Turns
 from limiter.durable.verify import Drift, Recomputed
 from limiter.errors import StoreUnavailable
 from limiter.stored import (
@@ -54,6 +56,7 @@ class Storage:
     def __init__(self, url: str, *, lock_wait_ms: int = LOCK_WAIT_MS) -> None:
         """`lock_wait_ms`: how long a call waits for others that hold what it needs."""
         self._database = Database(url, lock_wait_ms=lock_wait_ms)
+        self._turns = Turns(self._database)
 
     async def start(self) -> None:
         """Brings the database to this version of the program. Raises StartupError as well.
@@ -64,7 +67,12 @@ class Storage:
 
     async def close(self) -> None:
         """Waits for what has begun. Harmless to repeat."""
+        await self._turns.close()
         await self._database.close()
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """One at a time over all processes: see `limiter.durable.turns`. It raises nothing."""
+        return self._turns.turn()
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -65,16 +65,17 @@ class LedgerStreams:
         )
         return _entries(reply[1])
 
-    async def acknowledge(self, partition: int, stream_ids: Sequence[str]) -> None:
-        """Removes entries whose content is committed."""
+    async def acknowledge(self, partition: int, stream_ids: Sequence[str]) -> int:
+        """Removes entries whose content is committed; returns how many were there."""
         if not stream_ids:
-            return
+            return 0
         key = self._keys.partition_stream(partition)
         async with self._bounded():
             pipeline = self._client.pipeline(transaction=True)
             pipeline.execute_command("XACK", key, GROUP, *stream_ids)
             pipeline.execute_command("XDEL", key, *stream_ids)
-            await pipeline.execute()
+            removed: int = (await pipeline.execute())[1]
+        return removed
 
     async def waiting(self) -> int:
         """How many entries wait to become durable, in all partitions."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Self, TypeVar
 
-import httpx
+import httpx2
 import msgspec
 
 Item = TypeVar("Item")
@@ -50,21 +50,21 @@ class Api:
         *,
         connections: int,
         patience_s: float,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         """`patience_s`: how long a call that finds no answer is repeated. `transport` stands in
         for the network. What is measured is the service, so no proxy is used.
 
-        Raises httpx.InvalidURL.
+        Raises httpx2.InvalidURL.
         """
-        verify = httpx.create_ssl_context()
+        verify = httpx2.create_ssl_context()
         # A client for each connection: a client's pool looks at all of its connections in every
         # call, which at 32 of them takes more time than all the rest.
         self._idle = [
-            httpx.AsyncClient(
+            httpx2.AsyncClient(
                 base_url=url,
                 timeout=_ANSWER_S_MAX,
-                limits=httpx.Limits(max_connections=1, keepalive_expiry=_IDLE_S_MAX),
+                limits=httpx2.Limits(max_connections=1, keepalive_expiry=_IDLE_S_MAX),
                 trust_env=False,
                 verify=verify,
                 transport=transport,
@@ -82,7 +82,7 @@ class Api:
             await client.aclose()
 
     async def once(self, method: str, path: str, content: bytes | None = None) -> Reply:
-        """One attempt. At most `connections` at once. Raises httpx.RequestError."""
+        """One attempt. At most `connections` at once. Raises httpx2.RequestError."""
         client = self._idle.pop()
         started_ns = time.perf_counter_ns()
         try:
@@ -105,7 +105,7 @@ class Api:
         while True:
             try:
                 reply = await self.once(method, path, content)
-            except httpx.RequestError as error:
+            except httpx2.RequestError as error:
                 problem = f"{type(error).__name__}: {error}"
             else:
                 if reply.status < HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 
-import httpx
+import httpx2
 import msgspec
 from rich.console import Console
 
@@ -61,7 +61,7 @@ async def replay(
     options: ReplayOptions,
     console: Console,
     *,
-    transport: httpx.AsyncBaseTransport | None = None,
+    transport: httpx2.AsyncBaseTransport | None = None,
 ) -> int:
     """Replays the trace and prints the report on `console`; progress and errors go to stderr.
 
@@ -83,7 +83,7 @@ async def replay(
 
 
 async def _replay(
-    options: ReplayOptions, notes: Console, transport: httpx.AsyncBaseTransport | None
+    options: ReplayOptions, notes: Console, transport: httpx2.AsyncBaseTransport | None
 ) -> Report:
     _require_usable(options)
     plan = _plan(options)
@@ -96,7 +96,7 @@ async def _replay(
             patience_s=options.patience_s,
             transport=transport,
         )
-    except httpx.InvalidURL as error:
+    except httpx2.InvalidURL as error:
         raise UnusableInput(f"--url: {error}") from None
     async with connections as api:
         await _require_service(api, options.url)
@@ -162,7 +162,7 @@ async def _require_service(api: Api, url: str) -> None:
     """Raises UnusableInput when nothing at `url` says that it lives. It is asked once."""
     try:
         reply = await api.once("GET", "/healthz")
-    except httpx.RequestError as error:
+    except httpx2.RequestError as error:
         raise UnusableInput(
             f"no service answers at {url}: {type(error).__name__}: {error}"
         ) from None

@@ -137,7 +137,7 @@ def test_moving_to_a_redis_of_its_own_and_to_postgresql_changes_no_counter(
         use(service)
         before = counters(service)
         service.stop()
-    succeeded(run(tmp_path, "snapshot"))
+    assert succeeded(run(tmp_path, "snapshot")).startswith("0 entries")
 
     # From the embedded server to a Redis of its own: durable storage is all that moves.
     with running_service(tmp_path, redis_url=redis_server.url) as service:
@@ -175,3 +175,35 @@ def test_moving_to_a_redis_of_its_own_and_to_postgresql_changes_no_counter(
     rows = succeeded(run(tmp_path, "ledger", "acme", "--json", **parts)).splitlines()
     assert sum(json.loads(row)["charged_micros"] for row in rows) == 1_115 + 1 + 1 + 7
     postgres.drop_database(target)
+
+
+def test_the_way_back_with_another_number_of_partitions_changes_no_counter(
+    tmp_path: Path, redis_server: RedisProcess, postgres: PostgresCluster
+) -> None:
+    """docs/howto/move.md: from PostgreSQL and a Redis of its own to the service's own, in one stop.
+
+    The database is made, and the new one named, as on the page.
+    """
+    place = postgres.url("way_back")
+    subprocess.run(
+        [postgres.binaries / "createdb", "--maintenance-db", postgres.url(), "way_back"],
+        check=True,
+        timeout=RUN_MS_MAX / 1_000,
+    )
+    parts: dict[str, object] = {"redis_url": redis_server.url, "database_url": place}
+    with running_service(tmp_path, **parts) as service:
+        use(service)
+        before = counters(service)
+        service.stop()
+    assert succeeded(run(tmp_path, "snapshot", **parts)).startswith("0 entries")
+
+    home: dict[str, object] = {"data_dir": tmp_path / "limiter-data", "partitions": 3}
+    target = "sqlite:///limiter-data/limiter.db"
+    succeeded(run(tmp_path, "copy-store", "--from", place, "--to", target))
+    with running_service(tmp_path, **home) as service:
+        assert counters(service) == before
+        report = {"workspace_id": "acme", "cumulative_micros": 6, "source": "worker"}
+        assert service.post("/record", report).body["charged_micros"] == 1
+        assert "no drift" in succeeded(run(tmp_path, "verify", **home))
+        service.stop()
+    postgres.drop_database(place)

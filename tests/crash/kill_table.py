@@ -8,20 +8,25 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, get_args
 
 from tests.crash.load import Acknowledged, Client, Connection, Tally, make_workspaces
-from tests.crash.site import VICTIMS, Site, Victim
+from tests.crash.losses import most_at_once, most_within
+from tests.crash.passes import unsaved_since_s
+from tests.crash.site import Site, Victim
 
 Durability = Literal["snapshot", "sync"]
+Store = Literal["sqlite", "postgresql"]
 Server = Literal["separate", "embedded"]
+# `mixed`: of the others any, anew at every kill, and now and then one process of the service.
+Victims = Literal["service", "redis", "both", "mixed"]
 
 CLIENTS = 8
 WORKSPACES = 3
 INTERVAL_MS = 250
-# From the moment at which a pass sees what there is until that is committed and the pause begins.
-PASS_MS_MAX = 250
-TAIL_S = (INTERVAL_MS + PASS_MS_MAX) / 1000
+INTERVAL_S = INTERVAL_MS / 1000
+# A machine may be slow. But the passes must come.
+UNSAVED_MS_MAX = 5_000
 # Longer than an interval and a pass, so that only a part of the load may be lost with Redis.
 LOAD_MS_MIN, LOAD_MS_MAX = 20, 1_000
 # The embedded server is given up when it dies ten times in a row within a second of its start.
@@ -39,30 +44,37 @@ class Row:
 
     durability: Durability
     server: Server
-    victim: Victim
+    victim: Victims
     wipe: bool
+    store: Store = "sqlite"
+    workers: int = 1
+
+    @property
+    def kept(self) -> str:
+        return "wiped" if self.wipe else "kept"
 
     def __str__(self) -> str:
-        kept = "wiped" if self.wipe else "kept"
-        return f"{self.durability}-{self.server}-{self.victim}-{kept}"
+        words = [self.durability, self.store, self.server, self.victim, self.kept]
+        return "-".join([*words, *(["workers"] if self.workers > 1 else [])])
 
 
-# The embedded server restarts by itself as soon as it is killed, so its data cannot be taken away
-# in between; it is emptied together with its service instead.
+# Where the ledger is, and how many workers, beyond SQLite and one.
+PARTS: list[tuple[Store, int]] = [("postgresql", 1), ("sqlite", 2), ("postgresql", 2)]
+
 ROWS = [
     *(
-        Row(durability, "separate", victim, wipe)
-        for durability in ("snapshot", "sync")
-        for victim in VICTIMS
+        Row(durability, server, victim, wipe)
+        for server in get_args(Server)
+        for durability in get_args(Durability)
+        for victim in ("service", "redis", "both")
         for wipe in (False, True)
     ),
     *(
-        Row(durability, "embedded", victim, wipe=False)
-        for durability in ("snapshot", "sync")
-        for victim in VICTIMS
+        Row(durability, "separate", "mixed", wipe, store, workers)
+        for store, workers in PARTS
+        for durability in get_args(Durability)
+        for wipe in (False, True)
     ),
-    Row("snapshot", "embedded", "service", wipe=True),
-    Row("sync", "embedded", "service", wipe=True),
 ]
 
 
@@ -71,9 +83,11 @@ class Outcome:
     """What a row came to. Amounts are micros; all but `acknowledged` and `kills` should be 0.
 
     `lost`: acknowledged records that are not in the ledger. `lost_max`: how many may be: what was
-    acknowledged in the last interval before each kill. `doubled`: how much the counters of
-    workspaces hold above the records of the ledger. `drift`: counters, of any scope, that
-    differ from the sum of their records, and sums of the ledger's own that do.
+    acknowledged since the last pass before each kill began. `unsaved_ms`: how long ago that was at
+    most. `lost_wrongly`: those of the lost that are not among these. `lost_at_once`: the most that
+    one kill lost. `interval_max`: the most records acknowledged in any interval. `doubled`: how
+    much the counters of workspaces hold above the records of the ledger. `drift`: counters, of any
+    scope, that differ from the sum of their records, and sums of the ledger's own that do.
     `held`: what is held when all calls have ended.
     """
 
@@ -85,17 +99,22 @@ class Outcome:
     queued: int = 0
     lost: int = 0
     lost_max: int = 0
+    lost_wrongly: int = 0
+    unsaved_ms: int = 0
+    lost_at_once: int = 0
+    interval_max: int = 0
     doubled: int = 0
     held: int = 0
-    elapsed_s: float = 0.0
     drift: list[str] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
 
     def faults(self) -> list[str]:
         """What must not be; empty when all is well."""
         found = [*self.surprises, *self.drift]
-        if self.lost > self.lost_max:
-            found.append(f"{self.lost} records lost, of {self.lost_max} that may be")
+        if self.lost_wrongly:
+            found.append(f"{self.lost_wrongly} of {self.lost} lost records may not be")
+        if self.unsaved_ms > UNSAVED_MS_MAX:
+            found.append(f"the last pass began {self.unsaved_ms} ms before a kill")
         if self.doubled:
             found.append(f"{self.doubled} micros counted twice")
         if self.held:
@@ -109,9 +128,14 @@ async def run_row(
     *,
     rounds: int,
     seed: int,
+    database_url: str | None = None,
     deadline_s: float = float("inf"),
 ) -> Outcome:
-    """Runs `rounds` rounds, or as many as begin before `deadline_s` of the monotonic clock."""
+    """Runs `rounds` rounds, or as many as begin before `deadline_s` of the monotonic clock.
+
+    `database_url`: of an empty database in PostgreSQL, for a row that is kept there.
+    """
+    assert (database_url is not None) == (row.store == "postgresql")
     random_source = random.Random(f"{seed}/{row}")
     outcome, tally = Outcome(row), Tally()
     hold_ms = SHORT_HOLD_MS if row.wipe else LONG_HOLD_MS
@@ -120,6 +144,8 @@ async def run_row(
         folder,
         embedded=row.server == "embedded",
         random_source=random_source,
+        database_url=database_url,
+        workers=row.workers,
         durability=row.durability,
         snapshot_interval_ms=INTERVAL_MS,
         breaker_reset_ms=50,
@@ -130,7 +156,7 @@ async def run_row(
         first.close()
         assert await site.settled()
         stopping = asyncio.Event()
-        kills: list[tuple[float, float]] = []
+        losses: list[tuple[float, float]] = []
         async with asyncio.TaskGroup() as group:
             for number in range(CLIENTS):
                 own_random = random.Random(random_source.random())
@@ -142,15 +168,24 @@ async def run_row(
                 if time.monotonic() > deadline_s:
                     break
                 await asyncio.sleep(random_source.randint(*_load_ms(row)) / 1000)
-                kills.append(await site.crash(row.victim, wipe=row.wipe, pause_ms_max=PAUSE_MS_MAX))
+                victim = _victim(row, random_source)
+                since_s = None
+                if row.durability == "snapshot" and row.wipe:
+                    since_s = await unsaved_since_s(
+                        site.service.url,
+                        interval_s=INTERVAL_S,
+                        started_s=losses[-1][1] if losses else started_s,
+                    )
+                begun_s, complete_s = await site.crash(
+                    victim, wipe=row.wipe, pause_ms_max=PAUSE_MS_MAX
+                )
+                outcome.kills += 1
+                if since_s is not None:
+                    losses.append((since_s, complete_s))
+                    unsaved_ms = int((begun_s - since_s) * 1000)
+                    outcome.unsaved_ms = max(outcome.unsaved_ms, unsaved_ms)
             stopping.set()
-        outcome.kills = len(kills)
-        if row.durability == "snapshot" and row.wipe:
-            outcome.lost_max = sum(
-                not record.queued and record.may_be_lost(kills, TAIL_S) for record in tally.records
-            )
-        await _count(outcome, site, tally)
-    outcome.elapsed_s = time.monotonic() - started_s
+        await _count(outcome, site, tally, losses)
     return outcome
 
 
@@ -160,20 +195,50 @@ def _load_ms(row: Row) -> tuple[int, int]:
     return LOAD_MS_MIN, LOAD_MS_MAX
 
 
-async def _count(outcome: Outcome, site: Site, tally: Tally) -> None:
-    """Lets everything come to rest, and compares counters, ledger and tally."""
+def _victim(row: Row, random_source: random.Random) -> Victim:
+    if row.victim != "mixed":
+        return row.victim
+    victims: list[Victim] = ["service", "redis", "both"]
+    if row.workers > 1:
+        victims.append("worker")
+    # What a keeper had read when it died is claimed seconds later, and until then Redis alone has
+    # it, which no metric tells.
+    if row.durability == "sync" or not row.wipe:
+        victims.append("keeper")
+    return random_source.choice(victims)
+
+
+async def _count(
+    outcome: Outcome, site: Site, tally: Tally, losses: list[tuple[float, float]]
+) -> None:
+    """Lets everything come to rest, and compares counters, ledger and tally.
+
+    `losses`: since when Redis alone may have had what it lost, and when all of that was gone.
+    """
     outcome.acknowledged = len(tally.records)
     outcome.repeats = tally.counts["repeats"]
     outcome.degraded = tally.counts["degraded"]
     outcome.queued = sum(record.queued for record in tally.records)
+
+    def may_be_lost(record: Acknowledged) -> bool:
+        return not record.queued and record.may_be_lost(losses, 0)
+
+    outcome.lost_max = sum(map(may_be_lost, tally.records))
+    outcome.interval_max = most_within([record.at_s for record in tally.records], INTERVAL_S)
     outcome.surprises = tally.surprises
-    if not await site.settled():
+    lost: list[Acknowledged] = []
+    ask = Connection(site.service.port, site.running)
+    is_settled = await site.settled()
+    for workspace_id in tally.parents:
+        await _at_rest(ask, workspace_id)
+    # What expired meanwhile is news to the ledger, and may tell it what Redis has to be told of.
+    if not (is_settled and await site.settled()):
         outcome.drift.append("the stream does not run dry, or the ledger keeps unapplied records")
     for workspace_id, parents in tally.parents.items():
         records = {r.event_id: r for r in tally.records if r.workspace_id == workspace_id}
         in_ledger = {row.event_id: row async for row in site.storage.ledger_rows(workspace_id)}
         kept = [record for record in records.values() if record.event_id in in_ledger]
-        outcome.lost += len(records) - len(kept)
+        lost += [record for record in records.values() if record.event_id not in in_ledger]
         outcome.drift += [
             f"{workspace_id}: ledger row {event_id}: {row.charged_micros} micros"
             for event_id, row in in_ledger.items()
@@ -182,29 +247,32 @@ async def _count(outcome: Outcome, site: Site, tally: Tally) -> None:
             or row.chat_id != records[event_id].chat_id
         ]
         outcome.drift += [str(drift) for drift in await site.storage.drift(workspace_id)]
-        usage = await _at_rest(site, workspace_id)
-        outcome.held += usage["held_micros"]
+        usage, _ = await ask.insist("GET", f"/usage/workspaces/{workspace_id}")
+        outcome.held += usage.body["held_micros"]
         spent = sum(record.cost_micros for record in kept)
-        for name, period in usage["periods"].items():
+        for name, period in usage.body["periods"].items():
             outcome.drift += _difference(f"{workspace_id} {name}", period["spent_micros"], spent)
             outcome.doubled = max(outcome.doubled, period["spent_micros"] - spent)
         outcome.drift += [
-            difference async for difference in _chat_differences(site, workspace_id, parents, kept)
+            difference async for difference in _chat_differences(ask, workspace_id, parents, kept)
         ]
+    ask.close()
+    outcome.lost_wrongly = sum(not may_be_lost(record) for record in lost)
+    outcome.lost, outcome.lost_at_once = len(lost), most_at_once(lost, losses)
 
 
-async def _at_rest(site: Site, workspace_id: str) -> dict[str, Any]:
-    """The usage of a workspace, once nothing is held or the holds that are left do not end."""
+async def _at_rest(ask: Connection, workspace_id: str) -> None:
+    """Waits until nothing is held, or the holds that are left do not end."""
     deadline_s = time.monotonic() + HOLDS_S_MAX
     while True:
-        usage: dict[str, Any] = site.service.get(f"/usage/workspaces/{workspace_id}").body
-        if usage["held_micros"] == 0 or time.monotonic() > deadline_s:
-            return usage
+        usage, _ = await ask.insist("GET", f"/usage/workspaces/{workspace_id}")
+        if usage.body["held_micros"] == 0 or time.monotonic() > deadline_s:
+            return
         await asyncio.sleep(0.1)
 
 
 async def _chat_differences(
-    site: Site, workspace_id: str, parents: dict[str, str | None], kept: list[Acknowledged]
+    ask: Connection, workspace_id: str, parents: dict[str, str | None], kept: list[Acknowledged]
 ) -> AsyncIterator[str]:
     own = dict.fromkeys(parents, 0)
     below = dict.fromkeys(parents, 0)
@@ -216,7 +284,7 @@ async def _chat_differences(
             node = parents[node]
     for chat_id in parents:
         path = f"/usage/workspaces/{workspace_id}/chats/{chat_id}"
-        answer = await asyncio.to_thread(site.service.get, path)
+        answer, _ = await ask.insist("GET", path)
         name = f"{workspace_id} chat {chat_id}"
         if answer.status == 404:
             # Nothing but a check named it, and that was lost or let pass.

@@ -21,10 +21,14 @@ import redis
 
 from limiter.durable import Storage
 from tests.support.redis_process import RedisProcess
-from tests.support.service import Service
+from tests.support.service import Service, session_pids
 
-Victim = Literal["service", "redis", "both"]
-VICTIMS: tuple[Victim, ...] = ("service", "redis", "both")
+# `worker`, `keeper`: one process of a service, which starts another in its place. A worker is
+# one of its own only where there are several.
+Victim = Literal["service", "redis", "both", "worker", "keeper"]
+
+# What their command lines have.
+_PROCESSES = {"worker": b"spawn_main", "keeper": b"limiter.keeper"}
 
 _PORTS = range(20_000, 32_000)
 _SETTLE_MS_MAX = 30_000
@@ -32,10 +36,11 @@ _POLL_MS = 20
 
 
 class Site:
-    """One service over a Redis of its own (`embedded`: the service's) and SQLite in `folder`.
+    """One service over a Redis of its own (`embedded`: the service's) and a database.
 
-    `running` is set while the service takes connections: clients wait for it. Where a Redis is to
-    be `wiped`, it loses its data with whatever is killed.
+    `database_url`: of an empty one; without it, SQLite in `folder`. `running` is set while the
+    service takes connections: clients wait for it. Where a Redis is to be `wiped`, it loses its
+    data with whatever is killed.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Site:
         *,
         embedded: bool,
         random_source: random.Random,
+        database_url: str | None = None,
         **settings: object,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,12 +60,14 @@ class Site:
             (folder / "redis").mkdir()
             self.redis = RedisProcess(folder / "redis")
             settings["redis_url"] = self.redis.url
+        if database_url is not None:
+            settings["database_url"] = database_url
         port = _free_port()
         self.service = Service(folder, **{**settings, "port": port})
         self.service.port = port
         self.service.url = f"http://127.0.0.1:{port}"
         self.running = asyncio.Event()
-        self.storage = Storage(f"sqlite:///{self._data_dir / 'limiter.db'}")
+        self.storage = Storage(database_url or f"sqlite:///{self._data_dir / 'limiter.db'}")
 
     async def __aenter__(self) -> Site:
         try:
@@ -86,11 +94,18 @@ class Site:
         Returns when the kill was begun and when all was dead and wiped, by the monotonic clock.
         """
         begun_s = time.monotonic()
-        if victim == "redis":
-            self._kill_redis(wipe=wipe)
+        if victim in ("redis", "worker", "keeper"):
+            if wipe and (victim != "redis" or self.redis is None):
+                # Nobody can take away what is on disk: the server goes on, or is back at once.
+                self._wipe_where_it_runs()
+            if victim == "redis":
+                self._kill_redis(wipe=wipe)
+            else:
+                self._kill_process(_PROCESSES[victim])
             dead_s = time.monotonic()
             await self._pause(pause_ms_max)
-            await self._start_redis()
+            if victim == "redis":
+                await self._start_redis()
             await self.ready()
             return begun_s, dead_s
         if victim == "both" and self._random.random() < 0.5:
@@ -103,8 +118,8 @@ class Site:
             if victim == "both":
                 await self._pause(50)
                 self._kill_redis(wipe=wipe)
-            elif wipe:
-                self._wipe_behind_the_service()
+        if wipe and (victim == "service" or self.redis is None):
+            self._wipe_behind_the_service()
         dead_s = time.monotonic()
         await self._pause(pause_ms_max)
         if victim == "both":
@@ -138,6 +153,15 @@ class Site:
         self.running.clear()
         self.service.kill()
 
+    def _kill_process(self, part_of_command: bytes) -> None:
+        """Any one of those. None may be there: the last kill was a moment ago."""
+        pids = [
+            pid for pid in session_pids(self.service.pid) if part_of_command in _command_line(pid)
+        ]
+        if pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._random.choice(sorted(pids)), signal.SIGKILL)
+
     async def _start_service(self) -> None:
         await asyncio.to_thread(self.service.start)
         self.running.set()
@@ -160,7 +184,11 @@ class Site:
         if self.redis is None:
             shutil.rmtree(self._data_dir / "redis" / "appendonlydir", ignore_errors=True)
         else:
-            self.redis.client.flushall()
+            self._wipe_where_it_runs()
+
+    def _wipe_where_it_runs(self) -> None:
+        with contextlib.closing(self._client()) as client:
+            client.flushall()
 
     def _client(self) -> redis.Redis:
         if self.redis is not None:
@@ -173,6 +201,12 @@ class Site:
 
     async def _pause(self, pause_ms_max: int) -> None:
         await asyncio.sleep(self._random.randrange(pause_ms_max + 1) / 1000)
+
+
+def _command_line(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _free_port() -> int:

@@ -62,12 +62,13 @@ def _set_trap(moment: str) -> None:
 
     async def trapped_acknowledge(
         self: LedgerStreams, partition: int, stream_ids: Sequence[str]
-    ) -> None:
+    ) -> int:
         nonlocal done
         if moment == "committed" and done >= BATCHES_BEFORE:
             _die()
-        await acknowledge(self, partition, stream_ids)
+        removed = await acknowledge(self, partition, stream_ids)
         done += 1
+        return removed
 
     Storage.apply = trapped_apply  # type: ignore[method-assign]
     LedgerStreams.acknowledge = trapped_acknowledge  # type: ignore[method-assign]

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-import httpx
+import httpx2
 from fastapi import FastAPI
 from openapi_schema_validator import OAS31Validator
 
@@ -91,14 +91,14 @@ def app_of(limiter: object, **settings: Any) -> FastAPI:
     return app
 
 
-class ReadAgainstOpenAPI(httpx.ASGITransport):
+class ReadAgainstOpenAPI(httpx2.ASGITransport):
     """Calls the app in this process, and checks that each answer is one that is documented."""
 
     def __init__(self, app: FastAPI) -> None:
         super().__init__(app)
         self._document = app.openapi()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         response = await super().handle_async_request(request)
         body = await response.aread()
         check_answer(self._document, request.method, request.url.path, response, body)
@@ -106,7 +106,7 @@ class ReadAgainstOpenAPI(httpx.ASGITransport):
 
 
 def check_answer(
-    document: dict[str, Any], method: str, path: str, response: httpx.Response, body: bytes
+    document: dict[str, Any], method: str, path: str, response: httpx2.Response, body: bytes
 ) -> None:
     """Fails unless the document has this status for the route, with a schema that fits."""
     operation = _operation(document, method, path)
@@ -140,14 +140,14 @@ def _operation(document: dict[str, Any], method: str, path: str) -> dict[str, An
 
 
 @contextlib.asynccontextmanager
-async def client_of(limiter: object, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(limiter: object, **settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the real app in front of `limiter`."""
     transport = ReadAgainstOpenAPI(app_of(limiter, **settings))
-    async with httpx.AsyncClient(transport=transport, base_url="http://limiter") as client:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://limiter") as client:
         yield client
 
 
-def problem(response: httpx.Response) -> dict[str, Any]:
+def problem(response: httpx2.Response) -> dict[str, Any]:
     """A problem's body, after looking at what all problems have in common."""
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["cache-control"] == "no-store"
@@ -166,7 +166,7 @@ def base_body(path: str) -> dict[str, Any]:
     raise AssertionError(path)
 
 
-async def send(path: str, content: bytes) -> tuple[httpx.Response, ToldLimiter]:
+async def send(path: str, content: bytes) -> tuple[httpx2.Response, ToldLimiter]:
     """Sends a body to an address, in front of a limiter that must not be asked."""
     limiter = ToldLimiter()
     method = "PATCH" if path.startswith("/config") else "POST"
@@ -174,7 +174,7 @@ async def send(path: str, content: bytes) -> tuple[httpx.Response, ToldLimiter]:
         return await client.request(method, path, content=content), limiter
 
 
-def assert_refused(response: httpx.Response, limiter: ToldLimiter) -> dict[str, Any]:
+def assert_refused(response: httpx2.Response, limiter: ToldLimiter) -> dict[str, Any]:
     """A 400 that nothing was done for, and that shows nothing raw."""
     assert response.status_code == 400
     assert response.headers["x-should-retry"] == "false"

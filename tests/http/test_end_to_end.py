@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from limiter.periods import PERIOD_NAMES
@@ -30,20 +30,20 @@ CHAT_KEYS = PERIOD_KEYS | {"chat_id", "parent_chat_id", "root_chat_id", "own_spe
 
 
 @pytest.fixture
-async def client(server: Server, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def client(server: Server, tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
     options = {"redis_url": server.url, "data_dir": tmp_path, "redis_deadline_ms": 10_000}
     async with open_limiter(load_settings(options)) as limiter, client_of(limiter) as client:
         yield client
 
 
 async def ok(request: Any, status: int = 200) -> dict[str, Any]:
-    response: httpx.Response = await request
+    response: httpx2.Response = await request
     assert response.status_code == status, response.text
     body: dict[str, Any] = response.json()
     return body
 
 
-async def test_the_conversation_of_the_design(client: httpx.AsyncClient) -> None:
+async def test_the_conversation_of_the_design(client: httpx2.AsyncClient) -> None:
     config = await ok(
         client.patch(
             "/config/workspaces/acme",
@@ -118,7 +118,7 @@ async def test_the_conversation_of_the_design(client: httpx.AsyncClient) -> None
     assert tree["children"] == ["c2"]
 
 
-async def test_denials(client: httpx.AsyncClient) -> None:
+async def test_denials(client: httpx2.AsyncClient) -> None:
     limits = {"hourly": 1_000, "daily": 1_000, "weekly": 1_000_000}
     await ok(client.patch("/config/workspaces/acme", json={"budget_limits": limits}))
     await ok(client.put("/config/workspaces/acme/chats/c1", json={"spend_limit_micros": 500}))
@@ -150,7 +150,7 @@ async def test_denials(client: httpx.AsyncClient) -> None:
     assert decision.json()["allowed"] is False
 
 
-async def test_what_patch_answers_is_what_get_says(client: httpx.AsyncClient) -> None:
+async def test_what_patch_answers_is_what_get_says(client: httpx2.AsyncClient) -> None:
     for patch in (
         {"budget_limit": 12_345},
         {"budget_limits": {"daily": 5}, "default_estimate_micros": 7},
@@ -170,7 +170,7 @@ async def test_what_patch_answers_is_what_get_says(client: httpx.AsyncClient) ->
 
 
 async def test_a_chats_limit_comes_and_goes_and_its_spend_stays(
-    client: httpx.AsyncClient,
+    client: httpx2.AsyncClient,
 ) -> None:
     path = "/config/workspaces/acme/chats/c1"
     await ok(client.patch("/config/workspaces/acme", json={}))
@@ -186,7 +186,7 @@ async def test_a_chats_limit_comes_and_goes_and_its_spend_stays(
     assert usage["spent_micros"] == 10
 
 
-async def test_what_does_not_exist_is_404(client: httpx.AsyncClient) -> None:
+async def test_what_does_not_exist_is_404(client: httpx2.AsyncClient) -> None:
     for path in ("/config/workspaces/nobody", "/usage/workspaces/nobody"):
         response = await client.get(path)
         assert (response.status_code, problem(response)["code"]) == (404, "workspace_not_found")
@@ -219,7 +219,7 @@ async def test_what_does_not_exist_is_404(client: httpx.AsyncClient) -> None:
     ],
 )
 async def test_what_contradicts_is_422(
-    client: httpx.AsyncClient, path: str, body: dict[str, Any], code: str
+    client: httpx2.AsyncClient, path: str, body: dict[str, Any], code: str
 ) -> None:
     acme = {"workspace_id": "acme"}
     await ok(client.post("/record", json={**acme, "cost_micros": 1, "event_id": "e1"}))
@@ -230,7 +230,7 @@ async def test_what_contradicts_is_422(
     assert (response.status_code, problem(response)["code"]) == (422, code)
 
 
-async def test_the_header_and_the_field_are_the_same_id(client: httpx.AsyncClient) -> None:
+async def test_the_header_and_the_field_are_the_same_id(client: httpx2.AsyncClient) -> None:
     body = {"workspace_id": "acme", "cost_micros": 3}
     by_header = await ok(client.post("/record", json=body, headers={"Idempotency-Key": '"e1"'}))
     by_field = await ok(client.post("/record", json={**body, "event_id": "e1"}))
@@ -292,7 +292,7 @@ FIELDS = {
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_nothing_that_is_sent_makes_the_service_fail(
-    client: httpx.AsyncClient, seed: int
+    client: httpx2.AsyncClient, seed: int
 ) -> None:
     chance = random.Random(seed)
     statuses = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Annotated
 
-import httpx
+import httpx2
 import pytest
 from fastapi import Query
 
@@ -189,8 +189,8 @@ async def test_routes_that_fastapi_makes_speak_the_same_problems() -> None:
             raise ScriptError("x.lua, line 1: no")
         return {"count": count}
 
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://limiter") as client:
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://limiter") as client:
         assert (await client.get("/later?count=1")).json() == {"count": 1}
         bad = await client.get("/later?count=x%1B")
         failed = await client.get("/later?count=-1")

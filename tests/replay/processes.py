@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 
 _START_S_MAX = 60.0
 _STOP_S_MAX = 30.0
@@ -77,10 +77,10 @@ class ServiceProcess:
 
     def _is_ready(self) -> bool:
         try:
-            answer = httpx.get(f"{self.url}/readyz", timeout=1.0, trust_env=False)
-        except httpx.RequestError:
+            answer = httpx2.get(f"{self.url}/readyz", timeout=1.0, trust_env=False)
+        except httpx2.RequestError:
             return False
-        return answer.status_code == httpx.codes.OK
+        return answer.status_code == httpx2.codes.OK
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import httpx
+import httpx2
 import msgspec
 
 from limiter.models import (
@@ -40,7 +40,7 @@ _ROUTE = re.compile(
 _PRICES = Prices("deny")
 
 # Answers a call itself, or lets it go on by answering None.
-Fault = Callable[[int, httpx.Request], httpx.Response | None]
+Fault = Callable[[int, httpx2.Request], httpx2.Response | None]
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Workspace:
     held: int = 0
 
 
-class MiniatureService(httpx.AsyncBaseTransport):
+class MiniatureService(httpx2.AsyncBaseTransport):
     """Right by default. Each attribute makes it wrong, or unreliable, in one way.
 
     `before` and `after` see every call with its number; `after`, once it has taken effect.
@@ -87,7 +87,7 @@ class MiniatureService(httpx.AsyncBaseTransport):
         self.queue: list[Callable[[], object]] = []
         self.degraded = False
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         self.calls += 1
         number = self.calls
         # Calls of one replay overlap, as they do on a network.
@@ -98,7 +98,7 @@ class MiniatureService(httpx.AsyncBaseTransport):
         answer = self._answer(request)
         return self.after(number, request) or answer
 
-    def _answer(self, request: httpx.Request) -> httpx.Response:
+    def _answer(self, request: httpx2.Request) -> httpx2.Response:
         path = request.url.path
         if path == "/healthz":
             return _json(200, {"alive": True})
@@ -113,7 +113,7 @@ class MiniatureService(httpx.AsyncBaseTransport):
             return self._configure(route["workspace"], route["chat"], request.content)
         return self._usage(route["workspace"], route["chat"])
 
-    def _configure(self, workspace_id: str, chat_id: str | None, body: bytes) -> httpx.Response:
+    def _configure(self, workspace_id: str, chat_id: str | None, body: bytes) -> httpx2.Response:
         workspace = self.workspaces.setdefault(workspace_id, Workspace())
         if chat_id is None:
             limits = msgspec.json.decode(body, type=WorkspacePatch).budget_limits
@@ -133,7 +133,7 @@ class MiniatureService(httpx.AsyncBaseTransport):
             workspace.chats[chat_id] = Chat(chat_id, parent)
         return workspace.chats[chat_id]
 
-    def _check(self, request: CheckRequest) -> httpx.Response:
+    def _check(self, request: CheckRequest) -> httpx2.Response:
         if self.degraded:
             passed = Admitted(degraded=True, reservation=None, periods={}, chat=None)
             return _json(200, passed)
@@ -169,7 +169,7 @@ class MiniatureService(httpx.AsyncBaseTransport):
             ),
         )
 
-    def _record(self, request: RecordRequest) -> httpx.Response:
+    def _record(self, request: RecordRequest) -> httpx2.Response:
         workspace = self.workspaces[request.workspace_id]
         assert request.event_id is not None
         assert request.usage is not None
@@ -209,7 +209,7 @@ class MiniatureService(httpx.AsyncBaseTransport):
         while self.queue:
             self.queue.pop()()
 
-    def _usage(self, workspace_id: str, chat_id: str | None) -> httpx.Response:
+    def _usage(self, workspace_id: str, chat_id: str | None) -> httpx2.Response:
         workspace = self.workspaces.get(workspace_id)
         if workspace is None or (chat_id is not None and chat_id not in workspace.chats):
             return _json(404, {"code": "not_found"})
@@ -281,7 +281,7 @@ def _violation(
     )
 
 
-def _denied(violations: list[Violation], estimate: int) -> httpx.Response:
+def _denied(violations: list[Violation], estimate: int) -> httpx2.Response:
     first = violations[0]
     return _json(
         402 if first.scope == "account_period" else 409,
@@ -325,5 +325,5 @@ def _chat_usage(chat: Chat) -> ChatUsage:
     )
 
 
-def _json(status: int, body: object) -> httpx.Response:
-    return httpx.Response(status, content=msgspec.json.encode(body))
+def _json(status: int, body: object) -> httpx2.Response:
+    return httpx2.Response(status, content=msgspec.json.encode(body))

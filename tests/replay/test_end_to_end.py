@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from rich.console import Console
 
@@ -31,15 +31,15 @@ def service(tmp_path: Path) -> Iterator[ServiceProcess]:
         yield process
 
 
-class CountingTransport(httpx.AsyncHTTPTransport):
+class CountingTransport(httpx2.AsyncHTTPTransport):
     """The network; tells when so many calls have been made."""
 
     def __init__(self, calls: int) -> None:
-        super().__init__(limits=httpx.Limits(max_connections=CONCURRENCY, keepalive_expiry=2.0))
+        super().__init__(limits=httpx2.Limits(max_connections=CONCURRENCY, keepalive_expiry=2.0))
         self._left = calls
         self.reached = asyncio.Event()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         self._left -= 1
         if self._left == 0:
             self.reached.set()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from rich.console import Console
 
@@ -41,7 +41,7 @@ def options(tmp_path: Path) -> ReplayOptions:
     )
 
 
-async def run(service: httpx.AsyncBaseTransport, options: ReplayOptions) -> Replayed:
+async def run(service: httpx2.AsyncBaseTransport, options: ReplayOptions) -> Replayed:
     output = io.StringIO()
     status = await replay(options, Console(file=output, width=160), transport=service)
     assert options.json_path is not None
@@ -108,7 +108,7 @@ async def test_speed_keeps_the_order_and_the_gaps_of_the_trace(options: ReplayOp
     service = MiniatureService()
     sent = []
 
-    def note(_: int, request: httpx.Request) -> None:
+    def note(_: int, request: httpx2.Request) -> None:
         if request.url.path == "/check":
             sent.append(json.loads(request.content)["reservation_id"])
 
@@ -145,11 +145,11 @@ async def test_one_record_that_is_charged_twice_fails(options: ReplayOptions) ->
     service.forgets_ids = True
     records = 0
 
-    def lose_the_tenth(_: int, request: httpx.Request) -> None:
+    def lose_the_tenth(_: int, request: httpx2.Request) -> None:
         nonlocal records
         records += request.url.path == "/record"
         if request.url.path == "/record" and records == 10:
-            raise httpx.ReadError("the reply was lost", request=request)
+            raise httpx2.ReadError("the reply was lost", request=request)
 
     service.after = lose_the_tenth
     replayed = await run(service, options)
@@ -184,7 +184,7 @@ async def test_a_limit_that_is_exceeded_fails(options: ReplayOptions) -> None:
 async def test_a_hold_that_stays_fails(options: ReplayOptions) -> None:
     service = MiniatureService()
 
-    def hold_one(number: int, _: httpx.Request) -> None:
+    def hold_one(number: int, _: httpx2.Request) -> None:
         if number == 300:
             workspace = next(iter(service.workspaces.values()))
             workspace.held += 1
@@ -202,11 +202,11 @@ async def test_an_answer_that_is_none_of_the_known_ones_fails(options: ReplayOpt
     service = MiniatureService()
     sent = 0
 
-    def refuse_one(_: int, request: httpx.Request) -> httpx.Response | None:
+    def refuse_one(_: int, request: httpx2.Request) -> httpx2.Response | None:
         nonlocal sent
         sent += request.url.path == "/check"
         refuses = request.url.path == "/check" and sent == 5
-        return httpx.Response(400, content=b"\x1b[2J[bold]no") if refuses else None
+        return httpx2.Response(400, content=b"\x1b[2J[bold]no") if refuses else None
 
     service.before = refuse_one
     replayed = await run(service, options)
@@ -220,9 +220,9 @@ async def test_an_answer_that_cannot_be_read_fails(options: ReplayOptions, body:
     service = MiniatureService()
     garbled = iter([True])
 
-    def garble(_: int, request: httpx.Request) -> httpx.Response | None:
+    def garble(_: int, request: httpx2.Request) -> httpx2.Response | None:
         if request.url.path == "/record" and next(garbled, False):
-            return httpx.Response(200, content=body)
+            return httpx2.Response(200, content=body)
         return None
 
     service.after = garble
@@ -236,20 +236,20 @@ async def test_an_answer_that_cannot_be_read_fails(options: ReplayOptions, body:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("fault", [httpx.ReadError, httpx.ReadTimeout, httpx.ConnectError, None])
+@pytest.mark.parametrize("fault", [httpx2.ReadError, httpx2.ReadTimeout, httpx2.ConnectError, None])
 async def test_calls_without_an_answer_are_repeated_and_count_once(
-    options: ReplayOptions, when: str, fault: type[httpx.RequestError] | None
+    options: ReplayOptions, when: str, fault: type[httpx2.RequestError] | None
 ) -> None:
     service = MiniatureService()
     faults = 0
 
-    def fail_some(number: int, request: httpx.Request) -> httpx.Response | None:
+    def fail_some(number: int, request: httpx2.Request) -> httpx2.Response | None:
         nonlocal faults
         if request.url.path == "/healthz" or number % 20:
             return None
         faults += 1
         if fault is None:
-            return httpx.Response(503)
+            return httpx2.Response(503)
         raise fault("gone", request=request)
 
     setattr(service, when, fail_some)
@@ -263,7 +263,7 @@ async def test_records_that_are_queued_are_waited_for(options: ReplayOptions) ->
     service = MiniatureService()
     questions = 0
 
-    def queue_for_a_while(number: int, request: httpx.Request) -> None:
+    def queue_for_a_while(number: int, request: httpx2.Request) -> None:
         nonlocal questions
         service.queues_records = 100 < number < 130
         questions += request.url.path.startswith("/usage")
@@ -284,7 +284,7 @@ async def test_checks_that_are_let_pass_uncounted_are_charged_all_the_same(
 ) -> None:
     service = MiniatureService()
 
-    def degrade_for_a_while(number: int, _: httpx.Request) -> None:
+    def degrade_for_a_while(number: int, _: httpx2.Request) -> None:
         service.degraded = number > 500
 
     service.before = degrade_for_a_while
@@ -311,9 +311,9 @@ async def test_withheld_estimates_explain_an_overshoot_up_to_their_charges(
 async def test_a_service_that_never_comes_back_ends_the_run(options: ReplayOptions) -> None:
     service = MiniatureService()
 
-    def die(number: int, request: httpx.Request) -> None:
+    def die(number: int, request: httpx2.Request) -> None:
         if number > 200:
-            raise httpx.ConnectError("refused", request=request)
+            raise httpx2.ConnectError("refused", request=request)
 
     service.before = die
     replayed = await run(service, dataclasses.replace(options, patience_s=0.2))
@@ -390,11 +390,11 @@ async def test_without_a_service_nothing_is_replayed(
     assert capsys.readouterr().err.startswith("limiter: ")
 
 
-def refusing(status: int, path: str) -> Callable[[int, httpx.Request], httpx.Response | None]:
+def refusing(status: int, path: str) -> Callable[[int, httpx2.Request], httpx2.Response | None]:
     """A fault: this path and what is below it answers with that status."""
 
-    def fault(_: int, request: httpx.Request) -> httpx.Response | None:
-        return httpx.Response(status) if request.url.path.startswith(path) else None
+    def fault(_: int, request: httpx2.Request) -> httpx2.Response | None:
+        return httpx2.Response(status) if request.url.path.startswith(path) else None
 
     return fault
 

@@ -84,8 +84,10 @@ class Service:
     def kill(self) -> None:
         """Ends everything that was started, at once. Harmless if it has ended."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            # The keeper has a group of its own, in the same session.
+            for pid in session_pids(self._process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self._process.wait(STOP_MS_MAX / 1000)
 
     # ------------------------------------------------------------------ requests
