@@ -82,8 +82,15 @@ def put_workspace(client: redis.Redis, workspace_id: str) -> None:
     keys = keys_of(workspace_id)
     limits = {f"limit.{name}": str(limit) for name, limit in LIMITS.items()}
     numbers = dict.fromkeys(("seq", "spent_at", "clock", "unpriced"), "0")
-    stored = {**numbers, "config": limits, "revision": "1", "windows": {}, "holds": []}
-    client.evalsha(digests["load_workspace"], 1, keys[0], json.dumps(stored), EPOCH)
+    stored = {
+        **numbers,
+        "config": limits,
+        "revision": "1",
+        "windows": {},
+        "holds": [],
+        "events": [],
+    }
+    client.evalsha(digests["load_workspace"], 1, keys[0], json.dumps(stored), EPOCH, MEMORY_MS)
     for arguments in (
         check_arguments("-", estimate_micros=0, chat=ROOT, limit=LIMIT_MICROS, is_new=True),
         check_arguments("-", estimate_micros=0, chat=LEAF, parent=ROOT, is_new=True),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -131,6 +132,11 @@ class Loader:
         # What still lies in the stream belongs to what is loaded.
         await self._snapshot.settle(workspace_id)
         stored = await self._stored(workspace_id)
+        if stored.events:
+            # Redis has lost them, or never had them: nobody must be let past them meanwhile.
+            await self._storage.adopt(workspace_id)
+            latest = await self._stored(workspace_id)
+            stored = replace(latest, events=stored.events)
         await self._redis.load_workspace(workspace_id, stored)
         self._metrics.cold_load("workspace")
         # Redis may have been emptied since that was read, with what came in between committed.

@@ -45,7 +45,7 @@ class StoredWorkspace:
     """All that a cold workspace is loaded from.
 
     `windows`: per period, (start_ms, micros) of the buckets that may still count, oldest first.
-    `events` are not part of the sums.
+    `events`: what waits in the queue. Of what is loaded it is in the sums, and remembered.
     """
 
     settings: WorkspaceSettings

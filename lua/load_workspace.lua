@@ -10,21 +10,26 @@
 --   unpriced  records whose model had no price
 --   windows   {period: [[start ms, micros], …]}
 --   holds     [[reservation id, micros, expires_at ms, chat id, fingerprint], …]
+--   events    [[event id, fingerprint, charged micros], …] in the windows already: to be remembered,
+--             because their records may still be on their way here
 -- ARGV[2]  epoch                a number that no other load of this workspace had, > 0
+-- ARGV[3]  memory_ms            how long ids are remembered, ms
 --
 -- Reply, by position:
 --   'loaded' | 'present' | 'invalid', what
 --
--- O(buckets + holds).
+-- O(buckets + holds + events).
 --
 -- limiter lua load_workspace > load_workspace.lua && redis-cli --eval load_workspace.lua \
 --   'lim:{0}:acme:workspace' , '{"config":{"limit.hourly":"2000000"},"revision":"1",
---   "seq":"0","spent_at":"0","clock":"0","unpriced":"0","windows":{},"holds":[]}' 4711
+--   "seq":"0","spent_at":"0","clock":"0","unpriced":"0","windows":{},"holds":[],
+--   "events":[]}' 4711 3600000
 
 -- include "args"
 -- include "now"
 -- include "config"
 -- include "charge"
+-- include "memory"
 
 -- Of JSON, only a text can be one.
 local function digits(value) return type(value) == 'string' and amount(value) or nil end
@@ -32,7 +37,7 @@ local function name(value) return type(value) == 'string' and is_id(value) end
 
 local ok, stored = pcall(cjson.decode, ARGV[1])
 if not ok or type(stored) ~= 'table' then return { 'invalid', 'json' } end
-for _, part in ipairs({ 'config', 'windows', 'holds' }) do
+for _, part in ipairs({ 'config', 'windows', 'holds', 'events' }) do
   if type(stored[part]) ~= 'table' then return { 'invalid', part } end
 end
 for field, value in pairs(stored.config) do
@@ -41,8 +46,9 @@ end
 local revision, seq, clock = digits(stored.revision), digits(stored.seq), digits(stored.clock)
 local spent_at, unpriced = digits(stored.spent_at), digits(stored.unpriced)
 if not (revision and seq and clock and spent_at and unpriced) then return { 'invalid', 'counters' } end
-local epoch = amount(ARGV[2])
+local epoch, memory_ms = amount(ARGV[2]), amount(ARGV[3])
 if not epoch or epoch == 0 then return { 'invalid', 'epoch' } end
+if not memory_ms or memory_ms == 0 then return { 'invalid', 'memory_ms' } end
 if redis.call('EXISTS', KEYS[1]) == 1 then return { 'present' } end
 
 local prefix = string.sub(KEYS[1], 1, -11)
@@ -50,6 +56,7 @@ local now = now_ms(math.max(clock, spent_at))
 local scope = {
   key = KEYS[1], rolls = true, clock = now, seq = seq, held = 0, spent_at = spent_at,
   evict_at = 0, expire_at = 0, memory_at = '', due_changed = true, spent = {}, open = {},
+  prefix = prefix, memory_ms = memory_ms,
 }
 local closed = {}
 for i = 1, #PERIODS do
@@ -84,6 +91,12 @@ for _, hold in ipairs(stored.holds) do
   scope.held = scope.held + micros
   if scope.expire_at == 0 or expires_at < scope.expire_at then scope.expire_at = expires_at end
 end
+for _, event in ipairs(stored.events) do
+  if type(event) ~= 'table' or not name(event[1]) or type(event[2]) ~= 'string'
+      or string.find(event[2], ':', 1, true) or not digits(event[3]) then
+    return { 'invalid', 'events' }
+  end
+end
 for i = 1, #PERIODS do
   if scope.spent[i] + scope.held > MICROS_MAX then return { 'invalid', 'sums' } end
 end
@@ -108,6 +121,9 @@ redis.call('HSET', KEYS[1], 'clock', now, 'seq', seq, 'held', scope.held, 'evict
 for i = 1, #CONFIG_FIELDS do
   local value = stored.config[CONFIG_FIELDS[i]] or ''
   if value ~= '' then redis.call('HSET', KEYS[1], CONFIG_FIELDS[i], value) end
+end
+for _, event in ipairs(stored.events) do
+  remember(scope, now, 'e:' .. event[1], event[2] .. ':' .. event[3] .. ':-')
 end
 save_workspace(scope)
 redis.call('HSET', KEYS[1], 'revision', revision, 'unpriced', unpriced)

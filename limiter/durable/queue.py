@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from msgspec import Struct
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from limiter.durable.books import Books, Event, Source, UnknownWorkspaces, Wanted, open_books
 from limiter.durable.entries import position
@@ -136,32 +136,43 @@ def give_up(connection: Connection, reasons: Mapping[int, str], now_ms: int) -> 
     Each is put aside as a dead letter, and its charge stands as it is here. Redis, which has it
     not, or has it and may charge it again, has to be loaded with it.
     """
+    stand = _let_stand(connection, spend_events.c.id.in_(reasons))
+    for event in stand:
+        fields = {name: str(value) for name, value in asdict(event).items() if value is not None}
+        name = f"{event.workspace_id}:{event.event_id}"
+        put_aside(connection, NO_PARTITION, name, fields, reasons[event.id or 0], now_ms)
+    return {event.workspace_id for event in stand}
+
+
+def adopt(connection: Connection, workspace_id: str) -> int:
+    """Lets all that a cold workspace's queue holds stand as it is here; returns how many rows.
+
+    What it is loaded from includes them then, so that no check overlooks them. Only for a workspace
+    of which the stream has been emptied: an entry that comes later is a second charge.
+    """
+    return len(_let_stand(connection, spend_events.c.workspace_id == workspace_id))
+
+
+def _let_stand(connection: Connection, which: ColumnElement[bool]) -> list[Event]:
+    """Ends the waiting of those rows that still wait: their charges count as they are here."""
     rows = connection.execute(
-        select(spend_events.c.workspace_id, spend_events.c.event_id).where(
-            spend_events.c.id.in_(reasons), is_unapplied
-        )
+        select(spend_events.c.workspace_id, spend_events.c.event_id).where(which, is_unapplied)
     )
     keys = {(row.workspace_id, row.event_id) for row in rows}
     if not keys:
-        return set()
+        return []
     wanted = Wanted(workspaces={workspace_id for workspace_id, _ in keys}, events=keys)
     books = open_books(connection, wanted)
-    given_up = set()
-    for event in books.events.values():
-        # Its entry may have come by meanwhile.
-        if event.applied or event.id is None:
-            continue
-        given_up.add(event.workspace_id)
+    # The entry of one may have come by meanwhile.
+    stand = [event for event in books.events.values() if not event.applied and event.id is not None]
+    for event in stand:
         # Without a moment: an entry of this event that comes after all is a second charge.
         books.change_event(event, applied=True, applied_at_ms=None)
-        fields = {name: str(value) for name, value in asdict(event).items() if value is not None}
-        name = f"{event.workspace_id}:{event.event_id}"
-        put_aside(connection, NO_PARTITION, name, fields, reasons[event.id], now_ms)
-    for workspace_id in given_up:
+    for workspace_id in {event.workspace_id for event in stand}:
         # Redis is behind from here on, which is noticed also if nobody lives to make it cold.
         books.workspaces[workspace_id].seq += 1
     books.write(connection)
-    return given_up
+    return stand
 
 
 def _open(connection: Connection, record: ResolvedRecord) -> Books:

@@ -304,6 +304,13 @@ class Storage:
 
     # ------------------------------------------------------------------ the ledger
 
+    async def adopt(self, workspace_id: str) -> int:
+        """Lets the queued records of a cold workspace stand as they are; returns how many.
+
+        It is loaded with them then. Only once its stream was emptied.
+        """
+        return await self._database.write(lambda connection: queue.adopt(connection, workspace_id))
+
     async def fingerprints(self, events: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
         """Those of the events that the ledger has, by workspace and event id."""
         return await self._database.read(lambda connection: ledger.fingerprints(connection, events))

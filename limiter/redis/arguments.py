@@ -52,5 +52,9 @@ def workspace_json(stored: StoredWorkspace) -> str:
             )
             for hold in stored.holds
         ],
+        "events": [
+            (event.event_id, event.fingerprint, str(event.charged_micros))
+            for event in stored.events
+        ],
     }
     return _encode_text(body).decode()

@@ -258,7 +258,9 @@ class RedisStore:
         # A number that no other load had, so that what was read for an earlier life of the
         # workspace is known by it: a counter would begin again in a Redis that was emptied.
         epoch = 1 + secrets.randbelow(MICROS_MAX)
-        await self._run_config("load_workspace", (key,), workspace_json(stored), epoch)
+        await self._run_config(
+            "load_workspace", (key,), workspace_json(stored), epoch, self._memory_ms
+        )
 
     async def load_chat(self, workspace_id: str, stored: StoredChat, epoch: int) -> None:
         """Puts a cold chat in place, unless another caller has done so.

@@ -147,6 +147,7 @@ async def test_a_row_that_is_told_twice_before_its_entry_is_read_is_not_put_asid
 ) -> None:
     """Two processes do so after every outage."""
     async with parts_on(redis_server, store_url) as parts:
+        assert await spent(parts.limiter) == 0
         for number in range(5):
             await parts.storage.queue_record(queued(f"e{number}", 10))
         assert await parts.limiter.bring_back() == 5
@@ -240,3 +241,33 @@ async def test_only_what_the_ledger_does_not_have_is_queued(
     async with Storage(store_url) as storage:
         rows = [row.event_id async for row in storage.ledger_rows("acme")]
     assert sorted(rows) == sorted(["first", *(f"e{number}" for number in range(30))])
+
+
+@pytest.mark.parametrize("in_chat", [False, True])
+async def test_a_cold_workspace_is_loaded_with_what_waits_in_the_ledger(
+    redis_server: RedisProcess, store_url: str, in_chat: bool
+) -> None:
+    """No check is let past a record that Redis was never told of, or has lost."""
+    place = {"chat_id": "c1"} if in_chat else {}
+    async with parts_on(redis_server, store_url) as parts:
+        await parts.limiter.configure_chat("acme", "c1", ChatPatch(spend_limit_micros=900))
+        await parts.storage.queue_record(queued("e1", 600, **place))
+        redis_server.client.flushall()
+        assert not (await parts.limiter.check(check(500, **place))).allowed
+        assert (await parts.limiter.check(check(300, **place))).allowed
+        await assert_settled(parts, {"e1": 600})
+
+
+async def test_a_record_that_reaches_redis_after_its_row_was_adopted_counts_once(
+    redis_server: RedisProcess, store_url: str
+) -> None:
+    async with parts_on(redis_server, store_url) as parts:
+        await parts.storage.queue_record(queued("e1", 600))
+        [waiting] = await parts.storage.unapplied()
+        redis_server.client.flushall()
+        assert await spent(parts.limiter) == 600
+        # Whoever had queued it was about to tell Redis.
+        assert waiting.record.event_id == "e1"
+        assert (await parts.limiter.record(record("e1", 600))).duplicate
+        assert await spent(parts.limiter) == 600
+        await assert_settled(parts, {"e1": 600})

@@ -137,6 +137,7 @@ STORED: dict[str, Any] = {
     "unpriced": "1",
     "windows": {"hourly": [[str(START_MS), "7"]], "monthly": [[str(START_MS), "7"]]},
     "holds": [["r1", "2", str(START_MS + HOLD_MS), "c1", "f"]],
+    "events": [["e1", "f", "7"]],
 }
 # Each: where in STORED, what it may not be, and what the refusal names.
 LEAVES: list[tuple[list[Any], str, str]] = [
@@ -153,6 +154,8 @@ LEAVES: list[tuple[list[Any], str, str]] = [
     (["holds", 0, 1], "amount", "holds"),
     (["holds", 0, 2], "amount", "holds"),
     (["holds", 0, 3], "id or nothing", "holds"),
+    (["events", 0, 0], "id", "events"),
+    (["events", 0, 2], "amount", "events"),
 ]
 # JSON that is no text, where text is due.
 NOT_TEXT: list[Any] = [None, True, 5, 1.5, -1, 2**53, [], {}, ["5"]]
@@ -238,7 +241,7 @@ def load(driver: Driver, path: list[Any], value: Any) -> list[Any]:
     for step in path[:-1]:
         place = place[step]
     place[path[-1]] = value
-    return driver.call("load_workspace", json.dumps(stored), 1)
+    return driver.call("load_workspace", json.dumps(stored), 1, MEMORY_MS)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +285,7 @@ def test_a_bucket_that_starts_between_buckets_is_refused(cold: Driver) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "nil", "5", '"text"', "null", "[1,", "\0", "[" * 5_000])
 def test_what_is_no_json_is_refused(cold: Driver, text: str) -> None:
-    call = lambda text: cold.call("load_workspace", text, 1)  # noqa: E731
+    call = lambda text: cold.call("load_workspace", text, 1, MEMORY_MS)  # noqa: E731
     assert refusals(cold, "load_workspace", call, [text], "json") == []
 
 

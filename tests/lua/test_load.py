@@ -263,3 +263,16 @@ def test_a_running_total_that_was_read_for_an_earlier_life_is_asked_for_again(ac
     answer = acme.record(10, "e1", source="s", stored_total=7)
     assert isinstance(answer, Recorded)
     assert answer.charged == 3
+
+
+def test_what_waits_in_the_ledger_is_loaded_as_charged_and_known(cold: Driver) -> None:
+    cold.load(
+        spent_at=START_MS,
+        windows={period.name: [(START_MS - START_MS % period.bucket_ms, 7)] for period in PERIODS},
+        events=[("e1", "payload", 7)],
+    )
+    answer = cold.record(7, "e1")
+    assert isinstance(answer, Recorded)
+    assert (answer.duplicate, answer.charged) == (True, 7)
+    assert set(answer.workspace.spent.values()) == {7}
+    assert cold.record(7, "e1", payload="another") == Said("id_reused")

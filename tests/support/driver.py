@@ -176,6 +176,7 @@ class Driver:
         unpriced: int = 0,
         windows: Mapping[str, Sequence[tuple[int, int]]] | None = None,
         holds: Sequence[tuple[str, int, int, str, str]] = (),
+        events: Sequence[tuple[str, str, int]] = (),
     ) -> Answer:
         """Loads the workspace. Shapes as in the header of load_workspace.lua, but with integers."""
         fields = {name: value for name, value in (config or {}).items() if value is not None}
@@ -191,8 +192,11 @@ class Driver:
                 for period, buckets in (windows or {}).items()
             },
             "holds": [[str(item) for item in hold] for hold in holds],
+            "events": [[str(item) for item in event] for event in events],
         }
-        answer = parse(self.call("load_workspace", json.dumps(stored), self.epoch + 1))
+        answer = parse(
+            self.call("load_workspace", json.dumps(stored), self.epoch + 1, self.memory_ms)
+        )
         if answer == Said("loaded"):
             self.epoch += 1
         return answer
