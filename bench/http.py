@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -21,9 +22,12 @@ import redis
 from bench.load import paced_pairs, wrk
 from bench.plain import ANSWER_VARIABLE, REDIS_URL_VARIABLE
 from bench.processes import (
+    children,
     environment_with,
     free_port,
     listening,
+    pin,
+    processor_us,
     service_command,
     uvicorn_command,
 )
@@ -63,6 +67,7 @@ class Site:
     """The contenders by name, each on its port. `client` and `plain` look after their Redis."""
 
     ports: dict[str, int]
+    pids: dict[str, int]
     client: redis.Redis
     plain: redis.Redis
     software: Sequence[str]
@@ -88,6 +93,7 @@ def measure(rounds: int) -> Results:
     """Raises Missing without wrk."""
     checks: dict[str, list[float]] = {name: [] for name in (LIMITER, RESTING, EMPTY, PLAIN)}
     idle_ms: dict[str, list[float]] = {name: [] for name in (LIMITER, EMPTY)}
+    used_us: dict[str, list[float]] = {name: [] for name in checks}
     pairs: list[float] = []
     behind_s: list[float] = []
     p50_ms: list[float] = []
@@ -96,8 +102,10 @@ def measure(rounds: int) -> Results:
         for number in range(rounds):
             for name, rates in checks.items():
                 body = _prepared(site, name, f"check-{number}")
+                before_us = processor_us(site.pids[name])
                 load = wrk(site.url(name), "check", body, connections=CONNECTIONS, seconds=SECONDS)
                 rates.append(load.per_s)
+                used_us[name].append((processor_us(site.pids[name]) - before_us) / load.requests)
                 site.catch_up()
             for name, latencies in idle_ms.items():
                 body = _prepared(site, name, f"idle-{number}")
@@ -118,6 +126,10 @@ def measure(rounds: int) -> Results:
         title="The service over HTTP",
         rows=[
             *_check_rows(checks),
+            *(
+                median_row(f"processor time a check, {name}", used_us[name], "µs")
+                for name in checks
+            ),
             median_row("check + record over HTTP", pairs, "pairs/s", bar=AtLeast(5_000)),
             median_row(f"until the ledger has what {SECONDS} s of that left", behind_s, "s"),
             median_row(f"a call's p50 at half of that, {half:,} pairs/s", p50_ms, "ms"),
@@ -139,6 +151,7 @@ def measure(rounds: int) -> Results:
 _CONDITIONS = (
     "POST /check with four windows and a chat tree two deep, holding; all answered with 200.",
     "One worker, every setting at its default; Redis on a unix socket, beside the load generator.",
+    "Each contender has a core for itself; Redis, the keeper and the load share the others.",
     f"Load by wrk in one thread with {CONNECTIONS} connections, {SECONDS} s a round.",
     f"The idle caller is one connection for {IDLE_SECONDS} s.",
     "All run behind the same uvicorn (uvloop, httptools), and take turns.",
@@ -233,6 +246,9 @@ def _post(url: str, body: dict[str, object]) -> bytes:
 def _site(folder: Path) -> Iterator[Site]:
     """One Redis, and every contender in a process of its own."""
     ports = {name: free_port() for name in (LIMITER, RESTING, EMPTY, PLAIN)}
+    pids: dict[str, int] = {}
+    own, *rest = sorted(os.sched_getaffinity(0))
+    others = set(rest) or {own}
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(EmbeddedServer(folder / "data"))
         url = f"unix://{server.socket_path}?db="
@@ -240,7 +256,10 @@ def _site(folder: Path) -> Iterator[Site]:
         def start(name: str, command: list[str], **variables: object) -> None:
             environment = environment_with(**variables)
             log_path = folder / f"{ports[name]}.log"
-            stack.enter_context(listening(command, environment, log_path, ports[name]))
+            pinned = ["taskset", "-c", str(own), *command]
+            pids[name] = stack.enter_context(listening(pinned, environment, log_path, ports[name]))
+            for keeper in children(pids[name]):
+                pin(keeper, others)
 
         for name, database, interval in (
             (LIMITER, LIMITER_DB, {}),
@@ -265,7 +284,10 @@ def _site(folder: Path) -> Iterator[Site]:
         start(PLAIN, plain, **{REDIS_URL_VARIABLE: f"{url}{PLAIN_DB}"})
 
         client = clients[LIMITER_DB]
-        site = Site(ports, client, clients[PLAIN_DB], [redis_name(client.info("server"))])
+        info = client.info("server")
+        for pid in (info["process_id"], os.getpid()):
+            pin(pid, others)
+        site = Site(ports, pids, client, clients[PLAIN_DB], [redis_name(info)])
         answer = _post(site.url(LIMITER), json.loads(_prepared(site, LIMITER, "answer")))
         empty = uvicorn_command("bench.plain:empty_app", ports[EMPTY])
         start(EMPTY, empty, **{ANSWER_VARIABLE: answer.decode()})

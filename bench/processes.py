@@ -46,6 +46,24 @@ def environment_with(**variables: object) -> dict[str, str]:
     return inherited | {name: str(value) for name, value in variables.items()}
 
 
+def pin(pid: int, cores: set[int]) -> None:
+    """Keeps all threads of a process, and what they start from now on, on these cores."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), cores)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started itself."""
+    text = "".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    return [int(child) for child in text.split()]
+
+
+def processor_us(pid: int) -> float:
+    """The time that a process has had a core for, by now."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") * 1e6
+
+
 @contextlib.contextmanager
 def started(
     command: Sequence[str], environment: Mapping[str, str], log_path: Path
@@ -71,8 +89,8 @@ def started(
 @contextlib.contextmanager
 def listening(
     command: Sequence[str], environment: Mapping[str, str], log_path: Path, port: int
-) -> Iterator[None]:
-    """The same for a server, once its port takes connections."""
+) -> Iterator[int]:
+    """The same for a server, once its port takes connections: its process id."""
     with started(command, environment, log_path) as process:
         deadline = time.monotonic() + START_MS_MAX / 1000
         while process.poll() is None and time.monotonic() < deadline:
@@ -81,4 +99,4 @@ def listening(
             time.sleep(POLL_MS / 1000)
         else:
             raise RuntimeError(f"{command[0]} does not listen: {log_path.read_text()[-2000:]}")
-        yield
+        yield process.pid
