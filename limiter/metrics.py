@@ -192,7 +192,7 @@ class Metrics:
         self._cells = Cells(_plan.size, folder)
         self._values = self._cells.values
         # The cells may be those of a worker that is gone.
-        self._values[_BREAKERS_OPEN.cell()] = 0
+        self._values[_BREAKERS_OPEN.cell()] = self._breakers_open = 0
         self._values[_WAITING.cell()] = 0
 
     def close(self) -> None:
@@ -256,11 +256,14 @@ class Metrics:
         values[_BATCH_CELL + _BATCH_SUM] += commands
 
     def breaker_opened(self) -> None:
+        self._breakers_open += 1
         self._values[_BREAKERS_OPEN.cell()] = 1
         self._values[_BREAKER_OPENINGS.cell()] += 1
 
     def breaker_closed(self) -> None:
-        self._values[_BREAKERS_OPEN.cell()] = 0
+        """Each node of a cluster has a breaker; the worker counts while any is open."""
+        self._breakers_open -= 1
+        self._values[_BREAKERS_OPEN.cell()] = int(self._breakers_open > 0)
 
     def entries_waiting(self, entries: int) -> None:
         """So many lie in the streams now."""

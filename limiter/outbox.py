@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from limiter.durable import Storage
-from limiter.errors import LimiterError, ScriptError, Unavailable
+from limiter.errors import LimiterError, RedisUnavailable, ScriptError, Unavailable
 from limiter.models import LATE_STATES, Recorded
 from limiter.redis.store import RedisStore
 from limiter.snapshot import Snapshot
@@ -39,6 +39,7 @@ class Outbox:
         self._snapshot = snapshot
         self._charge = charge
         self._lookup = _Lookup(storage)
+        self._after: str | None = None
 
     async def confirm(self, record: ResolvedRecord, recorded: Recorded) -> Recorded | None:
         """The answer to a record that is durable for certain; None if the ledger does not have it.
@@ -75,18 +76,28 @@ class Outbox:
     async def bring_back(self) -> int:
         """Tells Redis of the rows that it has not confirmed yet. Returns how many it knows now.
 
-        Raises Unavailable; what is left is brought by the next call. Redis knows an event that it
-        had taken after all. A row waits until its entry has come back to the ledger, because only
-        that proves that Redis did not lose the charge again.
+        Raises Unavailable; what is left is brought by the next call. A workspace whose server is
+        away keeps no other waiting, and neither do very many of them: the next call then begins
+        where this one ended. Redis knows an event that it had taken after all. A row waits until
+        its entry has come back to the ledger, because only that proves that Redis did not lose the
+        charge again.
         """
         told = 0
+        away: dict[str, RedisUnavailable] = {}
         without_entry: dict[int, int] = {}
         stuck: dict[int, tuple[str, str]] = {}
         try:
-            for row in await self._storage.unapplied():
+            rows = await self._storage.unapplied(after=self._after)
+            self._after = rows[-1].record.workspace_id if rows else None
+            for row in rows:
                 workspace_id = row.record.workspace_id
+                if workspace_id in away:
+                    continue
                 try:
                     recorded = await self._charge(row.record)
+                except RedisUnavailable as error:
+                    away[workspace_id] = error
+                    continue
                 except Unavailable:
                     raise
                 except LimiterError as error:
@@ -103,8 +114,12 @@ class Outbox:
             if without_entry:
                 ids = list(without_entry)
                 await self._storage.mark_applied(ids, charged_micros=without_entry)
+        if not away:
+            self._after = None
         if stuck:
             await self._give_up(stuck)
+        if away:
+            raise next(iter(away.values()))
         return told
 
     async def _give_up(self, stuck: dict[int, tuple[str, str]]) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from limiter.durable import Storage
@@ -19,14 +19,12 @@ from limiter.ids import new_id
 from limiter.measured import MeasuredLimiter
 from limiter.metrics import Metrics
 from limiter.pricing import Prices
-from limiter.redis.breaker import Breaker
-from limiter.redis.connect import ServerInfo, make_client, verify_server
+from limiter.redis.cluster import open_link
 from limiter.redis.embedded import EmbeddedServer
 from limiter.redis.keys import Keys
 from limiter.redis.keyspace import KeyspaceWalk
-from limiter.redis.pipeline import Pipeline
-from limiter.redis.runner import ScriptRunner
 from limiter.redis.scripts import ScriptSet, bundled_scripts
+from limiter.redis.server import Link
 from limiter.redis.store import RedisStore
 from limiter.redis.stream import LedgerStreams
 from limiter.service import Limiter
@@ -42,6 +40,8 @@ CANCELS_MAX = 50
 CANCEL_POLL_MS = 100
 LEAVE_MS_MAX = 5_000
 
+Steps = Sequence[Callable[[], Awaitable[object]]]
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -54,8 +54,7 @@ class Parts:
     snapshot: Snapshot
     upkeep: Upkeep
     keys: Keys
-    runner: ScriptRunner
-    verify: Callable[[], Awaitable[ServerInfo]]
+    link: Link
     metrics: Metrics
 
 
@@ -107,8 +106,8 @@ async def open_parts(
 ) -> AsyncIterator[Parts]:
     """The parts of a Limiter that does nothing by itself. Raises as `open_limiter` does.
 
-    Raises RedisUnavailable as well, unless it `waits_for_redis`: scripts run then once `verify` has
-    found a server that is safe.
+    Raises RedisUnavailable as well, unless it `waits_for_redis`: scripts run then once
+    `link.verify` has found a server that is safe.
     """
     metrics = metrics or Metrics()
     async with contextlib.AsyncExitStack() as stack:
@@ -118,30 +117,16 @@ async def open_parts(
             stack.push_async_callback(asyncio.to_thread, server.stop)
         else:
             redis_url = settings.redis_url.get_secret_value()
-        client = make_client(
+        link = open_link(
             redis_url,
-            deadline_ms=settings.redis_deadline_ms,
-            connect_ms=settings.redis_connect_ms,
-            max_connections=settings.redis_connections,
+            settings,
+            scripts or bundled_scripts(),
+            metrics,
+            takes_any_server=takes_any_server,
         )
-        stack.push_async_callback(client.aclose)
-        pipeline = Pipeline(
-            redis_url,
-            deadline_ms=settings.redis_deadline_ms,
-            connect_ms=settings.redis_connect_ms,
-            metrics=metrics,
-        )
-        stack.push_async_callback(pipeline.close)
-        runner = ScriptRunner(pipeline, scripts or bundled_scripts())
-        runner.server_is_verified = takes_any_server
-
-        async def verify() -> ServerInfo:
-            info = await verify_server(client)
-            runner.server_is_verified = True
-            return info
-
+        stack.push_async_callback(link.close)
         try:
-            await verify()
+            await link.verify()
         except RedisUnavailable as error:
             # The embedded server has just answered; whatever ails it, waiting is no cure.
             if settings.redis_url is None or not waits_for_redis:
@@ -156,19 +141,9 @@ async def open_parts(
         stack.push_async_callback(storage.close)
 
         keys = Keys(settings.partitions)
-        redis = RedisStore(
-            runner,
-            keys,
-            memory_ms=settings.idempotency_ms,
-            breaker=Breaker(
-                failures=settings.breaker_failures,
-                reset_ms=settings.breaker_reset_ms,
-                monotonic_s=time.monotonic,
-                metrics=metrics,
-            ),
-        )
+        redis = RedisStore(link, keys, memory_ms=settings.idempotency_ms)
         streams = LedgerStreams(
-            client, keys, consumer=new_id(), deadline_ms=settings.redis_deadline_ms
+            link.client, keys, consumer=new_id(), deadline_ms=settings.redis_deadline_ms
         )
         snapshot = Snapshot(
             streams,
@@ -195,34 +170,26 @@ async def open_parts(
             storage,
             snapshot,
             streams,
-            KeyspaceWalk(client, keys, deadline_ms=settings.redis_deadline_ms),
+            KeyspaceWalk(link.clients, keys, deadline_ms=settings.redis_deadline_ms),
             keys,
             retention_days=settings.retention_days,
             idle_workspace_ms=settings.idle_workspace_ms,
         )
         stack.push_async_callback(_leave, snapshot)
-        yield Parts(
-            limiter, redis, storage, streams, snapshot, upkeep, keys, runner, verify, metrics
-        )
+        yield Parts(limiter, redis, storage, streams, snapshot, upkeep, keys, link, metrics)
 
 
 async def _keep(parts: Parts, stopping: asyncio.Event, *, interval_s: float) -> None:
     """The work of every interval, until `stopping`. An outage on either side is waited out."""
     parts.metrics.passes_begin()
-    reconciled_run_id: str | None = None
+    reconciled: dict[int, str] = {}
     steps = (parts.snapshot.run_once, parts.limiter.bring_back, parts.upkeep.tick)
     while not stopping.is_set():
         try:
-            run_id = await _run_id_if_safe(parts)
-            if parts.runner.server_is_verified:
-                if run_id not in (None, reconciled_run_id):
-                    # Another server, or the same one started again: it may know less than it did.
-                    await parts.snapshot.reconcile()
-                reconciled_run_id = run_id
-                for step in steps:
-                    if stopping.is_set():
-                        return
-                    await step()
+            run_ids = await _run_ids_if_safe(parts)
+            first = partial(_reconcile, parts, run_ids, reconciled)
+            if parts.link.is_verified and not await _all_made((first, *steps), stopping):
+                return
         except Unavailable as error:
             logger.warning("the snapshot pass failed and will be repeated: %s", error)
         except Exception:
@@ -231,11 +198,42 @@ async def _keep(parts: Parts, stopping: asyncio.Event, *, interval_s: float) -> 
         await _wait(stopping, interval_s)
 
 
+async def _reconcile(parts: Parts, run_ids: Mapping[int, str], reconciled: dict[int, str]) -> None:
+    """Looks at what servers have that are others than those in `reconciled`, which is updated.
+
+    Another server, or the same one started again, may know less than it did.
+    """
+    others = {p for p, run_id in run_ids.items() if reconciled.get(p) != run_id}
+    if others:
+        await parts.snapshot.reconcile(others)
+    if not run_ids:
+        reconciled.clear()
+    reconciled.update(run_ids)
+
+
+async def _all_made(steps: Steps, stopping: asyncio.Event) -> bool:
+    """Makes every step, for one that is kept waiting by a part of Redis must not stop the others.
+
+    Returns False once it is `stopping`. Raises the first step's Unavailable after the last one.
+    """
+    failure: RedisUnavailable | None = None
+    for step in steps:
+        if stopping.is_set():
+            return False
+        try:
+            await step()
+        except RedisUnavailable as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return True
+
+
 async def _watch(parts: Parts, stopping: asyncio.Event, *, interval_s: float) -> None:
     """Looks whether Redis is safe to count on, until `stopping`."""
     while not stopping.is_set():
         try:
-            await _run_id_if_safe(parts)
+            await _run_ids_if_safe(parts)
         except Unavailable as error:
             logger.warning("Redis is away: %s", error)
         await _wait(stopping, interval_s)
@@ -268,18 +266,18 @@ async def _stopped(upkeep: asyncio.Task[None], stopping: asyncio.Event) -> bool:
     return upkeep.done()
 
 
-async def _run_id_if_safe(parts: Parts) -> str | None:
-    """Which server it is; None if counters are not safe in it. Raises RedisUnavailable.
+async def _run_ids_if_safe(parts: Parts) -> Mapping[int, str]:
+    """Which server has which partition; none if counters are not safe. Raises RedisUnavailable.
 
     A server that was safe and is not any more is still counted on, and emptied into the ledger as
     before: it may drop something, where answers by the outage policy know no limit at all. Once it
     is mended, it is reconciled like a new one.
     """
     try:
-        return (await parts.verify()).run_id
+        return await parts.link.verify()
     except StartupError as error:
         logger.critical("this Redis server is not safe to count on: %s", error)
-        return None
+        return {}
 
 
 def database_path(settings: Settings) -> Path | None:
@@ -296,7 +294,7 @@ def database_url(settings: Settings) -> str:
 
 async def _last_pass(parts: Parts) -> None:
     """What is in the stream stays there if this fails, and the next start moves it."""
-    if not parts.runner.server_is_verified:
+    if not parts.link.is_verified:
         return
     try:
         await parts.snapshot.run_once()

@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     BeforeValidator,
@@ -36,6 +35,7 @@ from limiter import periods
 from limiter.errors import StartupError
 from limiter.models import HOLD_MS_MAX, HoldExpiry, OutagePolicy
 from limiter.money import MICROS_MAX, div_ceil
+from limiter.urls import is_cluster_url, require_database_url, require_redis_url
 
 ENV_PREFIX = "LIMITER_"
 
@@ -45,8 +45,9 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 UnknownWorkspaces = Literal["create", "deny"]
 UnpricedModels = Literal["deny", "ceiling", "free"]
 
-_REDIS_SCHEMES = ("redis", "rediss", "unix")
-_DATABASE_SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg")
+_CLUSTER_PARTITIONS_DEFAULT = 64
+# With fewer, the nodes of a small cluster have very different shares.
+_CLUSTER_PARTITIONS_MIN = 16
 
 # A ledger row inside a live window must outlast it: the longest window plus the bucket it drags.
 _RETENTION_DAYS_MIN = div_ceil(
@@ -138,7 +139,8 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr | None = Field(
         default=None,
-        description="Redis or Valkey: `redis://`, `rediss://` or `unix://`. Absent: an embedded "
+        description="Redis or Valkey: `redis://`, `rediss://` or `unix://`; a cluster: "
+        "`redis+cluster://` or `rediss+cluster://` with some of its nodes. Absent: an embedded "
         "server is run in `data_dir`.",
     )
     redis_binary: Path | None = Field(
@@ -162,8 +164,8 @@ class Settings(BaseSettings):
         default=1,
         ge=1,
         le=16_384,
-        description="Hash tags that workspaces are spread over: 1 on a single server, 64 or more "
-        "in a cluster.",
+        description="Hash tags that workspaces are spread over. In a cluster the default is 64, "
+        "and 16 is the least.",
     )
 
     database_url: SecretStr | None = Field(
@@ -288,24 +290,21 @@ class Settings(BaseSettings):
     @classmethod
     def _redis_url_is_usable(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            url = _split_url(value, _REDIS_SCHEMES)
-            if url.scheme == "unix" and not url.path:
-                raise ValueError("names no socket: unix:///path/of.sock")
-            if url.scheme != "unix" and not url.hostname:
-                raise ValueError("names no host")
+            require_redis_url(value.get_secret_value())
         return value
 
     @field_validator("database_url")
     @classmethod
     def _database_url_is_usable(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            url = _split_url(value, _DATABASE_SCHEMES)
-            # A database in memory would forget what it acknowledged.
-            if url.scheme == "sqlite" and (url.netloc or url.path in ("", "/", "/:memory:")):
-                raise ValueError("names no file: sqlite:///relative.db or sqlite:////absolute.db")
-            if url.scheme != "sqlite" and not url.path.strip("/"):
-                raise ValueError("names no database: postgresql://user@host/database")
+            require_database_url(value.get_secret_value())
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_cluster_has_more_partitions(cls, given: dict[str, Any]) -> dict[str, Any]:
+        is_cluster = _is_cluster(given.get("redis_url"))
+        return {"partitions": _CLUSTER_PARTITIONS_DEFAULT, **given} if is_cluster else given
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Settings:
@@ -316,6 +315,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 "unpriced_models=ceiling needs ceiling_input_micros_per_million and "
                 "ceiling_output_micros_per_million"
+            )
+        if self.partitions < _CLUSTER_PARTITIONS_MIN and _is_cluster(self.redis_url):
+            raise ValueError(
+                f"partitions is below {_CLUSTER_PARTITIONS_MIN}, too few for the nodes of a cluster"
             )
         return self
 
@@ -360,6 +363,11 @@ def load_settings(
         raise StartupError("\n".join(lines)) from None
 
 
+def _is_cluster(redis_url: object) -> bool:
+    text = redis_url.get_secret_value() if isinstance(redis_url, SecretStr) else redis_url
+    return isinstance(text, str) and is_cluster_url(text)
+
+
 def _refuse_unknown_variables(variables: Mapping[str, str | None]) -> None:
     known = {name.upper() for name in Settings.model_fields}
     present = {
@@ -384,16 +392,3 @@ def _did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     # Compared without the prefix, which would make any two names look alike.
     nearest = difflib.get_close_matches(name, sorted(known), n=1)
     return f"; did you mean {prefix}{nearest[0]}?" if nearest else ""
-
-
-def _split_url(secret: SecretStr, schemes: tuple[str, ...]) -> SplitResult:
-    """Raises ValueError without quoting the URL: it may carry a password."""
-    try:
-        url = urlsplit(secret.get_secret_value())
-        # The port is parsed when it is first read.
-        _ = url.port
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    if url.scheme not in schemes:
-        raise ValueError(f"must begin with one of {', '.join(f'{name}://' for name in schemes)}")
-    return url

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import TypeVar
 
 from limiter.durable import Applied, DuplicateRecord, Entry, PoisonedEntry, Storage, parse_entry
 from limiter.durable.entries import ExpireEntry, HoldEntry, RecordEntry, ReleaseEntry
-from limiter.errors import ScriptError, StoreUnavailable
+from limiter.errors import RedisUnavailable, ScriptError, StoreUnavailable
 from limiter.metrics import Metrics
 from limiter.redis.keys import Keys
 from limiter.redis.store import RedisStore
@@ -68,15 +68,26 @@ class Snapshot:
     async def run_once(self) -> int:
         """Drains every partition of what was there when it came by. Returns the entries moved.
 
-        Raises RedisUnavailable or StoreUnavailable; what was read stays in the stream.
+        Raises RedisUnavailable, after it has drained the partitions whose server answers, or
+        StoreUnavailable; what was read stays in the stream.
         """
         started_at = time.monotonic()
         moved = 0
         try:
-            self._metrics.entries_waiting(await self._streams.waiting())
-            for partition in range(self._keys.partitions):
-                async with self._lock:
-                    moved += await self._drain(partition)
+            waiting = await self._streams.waiting()
+            self._metrics.entries_waiting(sum(waiting.values()))
+            away = self._keys.partitions - len(waiting)
+            for partition, entries in waiting.items():
+                if entries == 0:
+                    continue
+                try:
+                    async with self._lock:
+                        moved += await self._drain(partition)
+                except RedisUnavailable as error:
+                    logger.debug("partition %d: %s", partition, error)
+                    away += 1
+            if away:
+                raise RedisUnavailable(f"{away} of {self._keys.partitions} partitions are away")
         except Exception:
             self._metrics.pass_failed()
             raise
@@ -122,19 +133,31 @@ class Snapshot:
 
         Raises RedisUnavailable; others remove it then. A pass that comes later brings it back.
         """
-        for partition in range(self._keys.partitions):
+        for partition in await self._streams.waiting():
             async with self._lock:
                 await self._streams.leave(partition)
 
-    async def reconcile(self) -> int:
+    async def reconcile(self, partitions: Collection[int] | None = None) -> int:
         """Forgets every workspace of which Redis knows less than the ledger; returns how many.
 
-        For a server that may have lost its latest writes or been restored from an old dump.
+        For a server that may have lost its latest writes or been restored from an old dump, and the
+        `partitions` that it has; None: all. Raises RedisUnavailable, after it has looked at all
+        that can be reached.
         """
         forgotten, after = 0, None
+        away: RedisUnavailable | None = None
         while page := await self._storage.workspace_seqs(after):
-            forgotten += await self._forget_behind(page)
             after = page[-1][0]
+            try:
+                forgotten += await self._forget_behind(
+                    pair
+                    for pair in page
+                    if partitions is None or self._keys.partition(pair[0]) in partitions
+                )
+            except RedisUnavailable as error:
+                away = error
+        if away is not None:
+            raise away
         return forgotten
 
     async def _pass_over(self, partition: int) -> None:

@@ -88,7 +88,7 @@ class Upkeep:
     async def dismiss_consumers(self) -> int:
         """Removes the consumers that killed processes left in the streams; returns how many."""
         dismissed = 0
-        for partition in range(self._keys.partitions):
+        for partition in await self._streams.waiting():
             dismissed += await self._streams.dismiss_idle(partition, CONSUMER_IDLE_MS)
         if dismissed:
             logger.info("removed %d consumers that processes left behind", dismissed)

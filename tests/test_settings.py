@@ -449,6 +449,9 @@ def test_both_ceilings_suffice() -> None:
         ("redis_url", "rediss://user:pw@[::1]:6380/2"),
         ("redis_url", "unix:///run/redis.sock"),
         ("redis_url", "unix://:pw@/run/redis.sock?db=1"),
+        ("redis_url", "redis+cluster://localhost"),
+        ("redis_url", "redis+cluster://user:pw@one:7000,two,[::1]:7002/0"),
+        ("redis_url", "rediss+cluster://one:7000?ssl_ca_certs=/etc/one,two.pem"),
         ("database_url", "sqlite:///limiter.db"),
         ("database_url", "sqlite:////var/lib/limiter.db"),
         ("database_url", "postgresql://user:pw@localhost:5432/limiter"),
@@ -471,6 +474,10 @@ def test_urls(name: str, url: str) -> None:
         ("redis_url", "redis://host:99999", "is not a URL"),
         ("redis_url", "redis://[::1", "is not a URL"),
         ("redis_url", "unix://", "names no socket"),
+        ("redis_url", f"redis+cluster://:{SECRET}@", "names no host"),
+        ("redis_url", f"redis+cluster://:{SECRET}@one,,two", "names no host"),
+        ("redis_url", f"redis+cluster://:{SECRET}@one,two:{SECRET}", "is not a URL"),
+        ("redis_url", f"redis+cluster://:{SECRET}@one/1", "names a database, of which a cluster"),
         ("database_url", f"mysql://u:{SECRET}@host/db", "must begin with one of sqlite://"),
         ("database_url", f"postgres://u:{SECRET}@host/db", "must begin with one of sqlite://"),
         ("database_url", f"postgresql+asyncpg://u:{SECRET}@h/d", "must begin with one of"),
@@ -494,6 +501,18 @@ def test_bad_urls_are_refused_without_being_quoted(
         Settings(**cast(Any, {name: url}))
     assert SECRET not in str(original.value)
     assert SECRET not in repr(original.value)
+
+
+def test_a_cluster_has_partitions_for_its_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "redis+cluster://one,two"
+    assert load_settings({"redis_url": url}).partitions == 64
+    assert load_settings({"redis_url": url, "partitions": 16}).partitions == 16
+    with pytest.raises(StartupError, match="partitions is below 16"):
+        load_settings({"redis_url": url, "partitions": 15})
+    monkeypatch.setenv("LIMITER_REDIS_URL", url)
+    assert load_settings().partitions == 64
+    monkeypatch.setenv("LIMITER_PARTITIONS", "100")
+    assert load_settings().partitions == 100
 
 
 def test_secrets_show_nowhere() -> None:

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Row, and_, bindparam, exists, func, or_, select
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    func,
+    or_,
+    select,
+)
 
 from limiter import periods
 from limiter.durable.chats import Chat
@@ -69,25 +81,6 @@ _QUEUED = (
     .order_by(spend_events.c.id)
 )
 _HAS_QUEUED = select(exists().where(spend_events.c.workspace_id == _OF_WORKSPACE, is_unapplied))
-# Of each period the buckets that begin after the moment that is given by its name.
-_WINDOWS = (
-    select(window_buckets.c.period, window_buckets.c.start_ms, window_buckets.c.micros)
-    .where(
-        window_buckets.c.workspace_id == _OF_WORKSPACE,
-        window_buckets.c.scope == WORKSPACE_SCOPE,
-        window_buckets.c.micros > 0,
-        or_(
-            *(
-                and_(
-                    window_buckets.c.period == period.name,
-                    window_buckets.c.start_ms > bindparam(period.name),
-                )
-                for period in periods.PERIODS
-            )
-        ),
-    )
-    .order_by(window_buckets.c.start_ms)
-)
 _CHAT = select(chats).where(
     chats.c.workspace_id == _OF_WORKSPACE, chats.c.chat_id == bindparam("chat_id")
 )
@@ -164,12 +157,37 @@ def _settings_of(connection: Connection, row: Row[Any]) -> WorkspaceSettings:
     )
 
 
+@lru_cache(maxsize=8)
+def _windows_of(names: tuple[str, ...]) -> Select[Any]:
+    """Of each period the buckets that begin after the moment that is given by its name."""
+    return (
+        select(window_buckets.c.period, window_buckets.c.start_ms, window_buckets.c.micros)
+        .where(
+            window_buckets.c.workspace_id == _OF_WORKSPACE,
+            window_buckets.c.scope == WORKSPACE_SCOPE,
+            window_buckets.c.micros > 0,
+            or_(
+                *(
+                    and_(
+                        window_buckets.c.period == name,
+                        window_buckets.c.start_ms > bindparam(name),
+                    )
+                    for name in names
+                )
+            ),
+        )
+        .order_by(window_buckets.c.start_ms)
+    )
+
+
 def windows(connection: Connection, workspace_id: str, clock_ms: int) -> Windows:
     """The buckets that still count at `clock_ms`, or may."""
     oldest_ms = {
         period.name: clock_ms - period.window_ms - period.bucket_ms for period in periods.PERIODS
     }
-    rows = connection.execute(_WINDOWS, {"workspace_id": workspace_id, **oldest_ms})
+    rows = connection.execute(
+        _windows_of(tuple(oldest_ms)), {"workspace_id": workspace_id, **oldest_ms}
+    )
     found: Windows = {period.name: [] for period in periods.PERIODS}
     for period, start_ms, micros in rows:
         found[period].append((start_ms, micros))

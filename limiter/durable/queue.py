@@ -77,11 +77,16 @@ def queue_record(connection: Connection, record: ResolvedRecord, now_ms: int) ->
     )
 
 
-def unapplied(connection: Connection, limit: int) -> list[UnappliedRecord]:
-    """Rows that Redis has not been told of, by workspace, in the order in which they came."""
+def unapplied(
+    connection: Connection, limit: int, after: str | None = None
+) -> list[UnappliedRecord]:
+    """Rows that Redis has not been told of, by workspace, in the order in which they came.
+
+    `after`: of the workspaces that come after this one.
+    """
     rows = connection.execute(
         select(spend_events)
-        .where(is_unapplied)
+        .where(is_unapplied, *([] if after is None else [spend_events.c.workspace_id > after]))
         .order_by(spend_events.c.workspace_id, spend_events.c.id)
         .limit(limit)
     )

@@ -271,9 +271,16 @@ class Storage:
             lambda connection: queue.queue_record(connection, record, at_ms)
         )
 
-    async def unapplied(self, limit: int = PAGE_ROWS) -> list[UnappliedRecord]:
-        """Rows that Redis is to be told of, by workspace, in the order in which they came."""
-        return await self._database.read(lambda connection: queue.unapplied(connection, limit))
+    async def unapplied(
+        self, limit: int = PAGE_ROWS, *, after: str | None = None
+    ) -> list[UnappliedRecord]:
+        """Rows that Redis is to be told of, by workspace, in the order in which they came.
+
+        `after`: of the workspaces that come after this one.
+        """
+        return await self._database.read(
+            lambda connection: queue.unapplied(connection, limit, after)
+        )
 
     async def mark_applied(
         self,

@@ -14,6 +14,7 @@ from typing import BinaryIO, cast
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
 from limiter.redis.connect import parse_redis_url
+from limiter.urls import is_cluster_url, split_cluster_url
 
 CONNECT_MS_MAX = 5_000
 REPLY_MS_MAX = 60_000
@@ -72,8 +73,9 @@ def redis_cli_argv(url: str, args: Sequence[str]) -> list[str] | None:
     program = shutil.which("redis-cli") or shutil.which("valkey-cli")
     if program is None:
         return None
+    argv = [program, "-c"] if is_cluster_url(url) else [program]
+    url = _server_url(url)
     options = parse_redis_url(url)
-    argv = [program]
     if "path" in options:
         argv += ["-s", str(options["path"])]
     else:
@@ -90,7 +92,7 @@ def redis_cli_argv(url: str, args: Sequence[str]) -> list[str] | None:
 
 def redis_cli_env(url: str) -> dict[str, str]:
     """What must be in the environment of the program that `redis_cli_argv` names."""
-    password = parse_redis_url(url).get("password")
+    password = parse_redis_url(_server_url(url)).get("password")
     # valkey-cli has a name of its own for the same thing.
     return {"REDISCLI_AUTH": password, "VALKEYCLI_AUTH": password} if password else {}
 
@@ -105,6 +107,7 @@ def run_command(url: str, args: Sequence[str], *, raw: bool) -> str:
     """
     if not args or args[0].startswith("-"):
         raise ValueError("give one command, such as: GET key. Options need redis-cli itself.")
+    url = _server_url(url)
     options = parse_redis_url(url)
     connection_class = {"unix": UnixDomainSocketConnection, "rediss": SSLConnection}.get(
         url.partition(":")[0], Connection
@@ -169,6 +172,14 @@ def format_for_terminal(reply: Reply, indent: str = "") -> str:
             return indent.join(numbered)
         case _:
             return f'"{"".join(map(_quoted, reply))}"\n'
+
+
+def _server_url(url: str) -> str:
+    """Of a cluster its first node, which redis-cli knows to follow to the others."""
+    if not is_cluster_url(url):
+        return url
+    cluster = split_cluster_url(url)
+    return cluster.of(cluster.seeds[0])
 
 
 def _quoted(byte: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,45 +36,72 @@ class Step:
 
 
 class KeyspaceWalk:
-    """One walk after the other over the keys of one server, each step where the last one ended."""
+    """One walk after the other over the keys of all servers, each step where the last one ended.
 
-    def __init__(self, client: Redis, keys: Keys, *, deadline_ms: int) -> None:
-        self._client = client
+    `clients`: those of the servers that have keys, at the beginning of a walk. A walk leaves a
+    server that is away out; the next one comes by again.
+    """
+
+    def __init__(
+        self, clients: Callable[[], Sequence[Redis]], keys: Keys, *, deadline_ms: int
+    ) -> None:
+        self._clients = clients
         self._keys = keys
         self._deadline_s = deadline_ms / 1000
         self._cursor = 0
+        self._left: list[Redis] = []  # the first one is being walked over
 
     async def step(self, *, idle_since_ms: int | None = None) -> Step:
         """Looks at some STEP_KEYS keys. `idle_since_ms`: what counts as idle; None: nothing does.
 
         Raises RedisUnavailable; the step is then still to be made.
         """
+        client = self._current()
         try:
             async with asyncio.timeout(self._deadline_s):
-                cursor, found = await self._client.execute_command(
+                cursor, found = await client.execute_command(
                     "SCAN", self._cursor, "MATCH", "lim:*", "COUNT", STEP_KEYS
                 )
                 workspaces, hangers = _sorted_out(found)
-                idle = await self._idle(workspaces, idle_since_ms)
+                idle = await self._idle(client, workspaces, idle_since_ms)
         except (RedisError, OSError, TimeoutError) as error:
+            self._pass_by()
             raise RedisUnavailable(f"keys cannot be listed: {error}"[:200]) from error
         self._cursor = int(cursor)
-        return Step(idle=idle, hangers=hangers, is_last=self._cursor == 0)
+        if self._cursor == 0:
+            self._left.pop(0)
+        return Step(idle=idle, hangers=hangers, is_last=not self._left)
 
     async def now_ms(self) -> int:
-        """The Redis server's clock. Raises RedisUnavailable."""
+        """The clock of the server that the next step looks at. Raises RedisUnavailable."""
         try:
             async with asyncio.timeout(self._deadline_s):
-                seconds, micros = await self._client.time()
+                seconds, micros = await self._current().time()
         except (RedisError, OSError, TimeoutError) as error:
+            self._pass_by()
             raise RedisUnavailable(f"the time cannot be read: {error}"[:200]) from error
         return int(seconds) * 1_000 + int(micros) // 1_000
 
-    async def _idle(self, workspace_ids: list[str], idle_since_ms: int | None) -> list[str]:
+    def _current(self) -> Redis:
+        """The server to look at; the first one again where all were seen."""
+        self._left = self._left or list(self._clients())
+        if not self._left:
+            raise RedisUnavailable("no server is known that has keys")
+        return self._left[0]
+
+    def _pass_by(self) -> None:
+        """A server that is away must not keep a walk from the others; the only one is retried."""
+        if len(self._clients()) > 1:
+            self._left.pop(0)
+            self._cursor = 0
+
+    async def _idle(
+        self, client: Redis, workspace_ids: list[str], idle_since_ms: int | None
+    ) -> list[str]:
         """Those that the forget script would find idle, so that others are not bothered with."""
         if idle_since_ms is None or not workspace_ids:
             return []
-        pipeline = self._client.pipeline(transaction=False)
+        pipeline = client.pipeline(transaction=False)
         for workspace_id in workspace_ids:
             pipeline.hmget(self._keys.workspace(workspace_id), ["held", "clock"])
         replies = await pipeline.execute(raise_on_error=False)

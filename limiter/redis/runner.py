@@ -20,16 +20,33 @@ from limiter.errors import RedisUnavailable, ScriptError
 from limiter.redis.pipeline import Pipeline
 from limiter.redis.scripts import ScriptSet
 
+# A node of a cluster that does not have the keys, or not all of them. A script that meets a key
+# which is not there any more says so in words only.
+_ELSEWHERE = re.compile(
+    r"^(?:MOVED \d+ (?P<address>\S+)|(?P<state>ASK|TRYAGAIN)\b|.*\baccess a non local key\b)"
+)
+
 # Codes of a server that cannot answer now. A script's own command fails with the code in front
 # (Redis 7, Valkey) or after `@user_script: 12: -` (Redis 6).
 _AWAY = re.compile(
-    r"(?:^|: -)(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY"
-    r"|TRYAGAIN)\b"
+    r"(?:^|: -)"
+    r"(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY)\b"
 )
 
 # How often a call may follow behind one that brings the script, in vain because it was flushed
 # again or is not kept, before it brings it by itself.
 _FOLLOWS_MAX = 10
+
+
+class Elsewhere(RedisUnavailable):
+    """The server answers, but the keys are with another one: at `address`, if they all are.
+
+    None: they are being moved, and nobody has all of them.
+    """
+
+    def __init__(self, message: str, address: str | None) -> None:
+        super().__init__(message)
+        self.address = address
 
 
 class ScriptRunner:
@@ -47,7 +64,8 @@ class ScriptRunner:
         """The script's reply: its status first, as bytes.
 
         Raises RedisUnavailable when the server cannot answer now (whether the call took effect may
-        then be unknown) and ScriptError for a failure of the script itself.
+        then be unknown), Elsewhere when nothing ran because the keys are not there, and ScriptError
+        for a failure of the script itself.
         """
         if not self.server_is_verified:
             raise RedisUnavailable("no Redis has been found yet that is safe to count on")
@@ -63,6 +81,10 @@ class ScriptRunner:
                 raise RedisUnavailable("Redis did not answer in time") from None
         if isinstance(reply, hiredis.ReplyError):
             message = str(reply)
+            if elsewhere := _ELSEWHERE.search(message):
+                code = "MOVED" if elsewhere["address"] else elsewhere["state"] or "TRYAGAIN"
+                said = f"Redis cannot answer: {code}"
+                raise Elsewhere(said, elsewhere["address"]) from reply
             if away := _AWAY.search(message):
                 raise RedisUnavailable(f"Redis cannot answer: {away[1]}") from reply
             raise self._scripts[name].locate(message)

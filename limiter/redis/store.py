@@ -20,7 +20,6 @@ from limiter.errors import (
     CounterOverflow,
     IdReused,
     InvalidRequest,
-    RedisUnavailable,
     ReservationChatMismatch,
     ReservationNotFound,
     ReservationSettled,
@@ -43,9 +42,8 @@ from limiter.money import MICROS_MAX
 from limiter.periods import LIFETIME
 from limiter.redis import replies
 from limiter.redis.arguments import config_fields, text, workspace_json
-from limiter.redis.breaker import Breaker
 from limiter.redis.keys import Keys, require_id
-from limiter.redis.runner import ScriptRunner
+from limiter.redis.server import Link
 from limiter.redis.stream import GROUP
 from limiter.stored import (
     ResolvedRecord,
@@ -87,11 +85,8 @@ class Known:
 class RedisStore:
     """All counters. `memory_ms`: how long ids of requests are remembered."""
 
-    def __init__(
-        self, runner: ScriptRunner, keys: Keys, *, memory_ms: int, breaker: Breaker
-    ) -> None:
-        self._runner = runner
-        self._breaker = breaker
+    def __init__(self, link: Link, keys: Keys, *, memory_ms: int) -> None:
+        self._link = link
         self._keys = keys
         self._memory_ms = memory_ms
 
@@ -298,7 +293,7 @@ class RedisStore:
         nothing held, and nothing changed since `idle_since_ms` of the Redis clock.
         """
         key = self._keys.workspace(workspace_id)
-        reply = await self._run("forget", (key,), text(seq_below), text(idle_since_ms))
+        reply = await self._link.run("forget", (key,), text(seq_below), text(idle_since_ms))
         return bool(reply[0] == b"forgotten")
 
     async def inspect(
@@ -312,12 +307,12 @@ class RedisStore:
             self._keys.workspace(workspace_id),
             *(self._keys.chat(workspace_id, chat_id) for chat_id in chat_ids),
         )
-        reply = await self._run("inspect", keys)
+        reply = await self._link.run("inspect", keys)
         return None if reply[0] == b"cold" else replies.counters(reply, chat_ids)
 
     async def sweep(self, workspace_id: str, keys: Sequence[str]) -> int:
         """Removes those chats and sources that are of an earlier epoch; returns how many."""
-        reply = await self._run("sweep", (self._keys.workspace(workspace_id), *keys))
+        reply = await self._link.run("sweep", (self._keys.workspace(workspace_id), *keys))
         return int(reply[1])
 
     async def retract(
@@ -334,36 +329,22 @@ class RedisStore:
 
     async def answers(self) -> bool:
         """Whether the server takes commands now. If it does, so do the calls here."""
-        answers = await self._runner.ping()
-        if answers:
-            self._breaker.succeeded()
-        return answers
+        return await self._link.ping()
 
     # ------------------------------------------------------------------ calling
 
     async def _call(self, name: str, workspace_id: str, *args: str | int) -> list[Any]:
         keys = (self._keys.workspace(workspace_id), self._keys.stream(workspace_id))
         for _ in range(_AGAIN_MAX):
-            reply = await self._run(name, keys, self._memory_ms, *args)
+            reply = await self._link.run(name, keys, self._memory_ms, *args)
             if reply[0] != b"again":
                 return reply
         raise ScriptError(f"{name}: {workspace_id} has more expired holds than can be cleared")
 
     async def _run_config(self, name: str, keys: tuple[str, ...], *args: str | int) -> None:
-        reply = await self._run(name, keys, *args)
+        reply = await self._link.run(name, keys, *args)
         if reply[0] == b"invalid":
             raise ScriptError(f"{name}: refused {reply[1].decode()!r} for {keys[-1]}")
-
-    async def _run(self, name: str, keys: tuple[str, ...], *args: str | int) -> list[Any]:
-        if not self._breaker.admits():
-            raise RedisUnavailable("Redis is away, and is tried again shortly")
-        try:
-            reply = await self._runner.run(name, keys, *args)
-        except RedisUnavailable:
-            self._breaker.failed()
-            raise
-        self._breaker.succeeded()
-        return reply
 
 
 def _cold_or_raise(reply: list[Any], chat_id: str | None) -> Cold:

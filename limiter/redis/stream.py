@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +35,20 @@ class RawEntry:
 
 
 class LedgerStreams:
-    """The streams of all partitions, read as consumer `consumer`."""
+    """The streams of all partitions, read as consumer `consumer`.
 
-    def __init__(self, client: Redis, keys: Keys, *, consumer: str, deadline_ms: int) -> None:
-        self._client = client
+    `client_of`: that of the server which has a partition; it may raise RedisUnavailable.
+    """
+
+    def __init__(
+        self,
+        client_of: Callable[[int], Redis],
+        keys: Keys,
+        *,
+        consumer: str,
+        deadline_ms: int,
+    ) -> None:
+        self._client_of = client_of
         self._keys = keys
         self._consumer = consumer
         self._deadline_s = deadline_ms / 1000
@@ -71,40 +82,76 @@ class LedgerStreams:
             return 0
         key = self._keys.partition_stream(partition)
         async with self._bounded():
-            pipeline = self._client.pipeline(transaction=True)
+            pipeline = self._client_of(partition).pipeline(transaction=True)
             pipeline.execute_command("XACK", key, GROUP, *stream_ids)
             pipeline.execute_command("XDEL", key, *stream_ids)
             removed: int = (await pipeline.execute())[1]
         return removed
 
-    async def waiting(self) -> int:
-        """How many entries wait to become durable, in all partitions."""
-        async with self._bounded():
-            pipeline = self._client.pipeline(transaction=False)
-            for partition in range(self._keys.partitions):
-                pipeline.xlen(self._keys.partition_stream(partition))
-            lengths: list[int] = await pipeline.execute()
-        return sum(lengths)
+    async def waiting(self) -> dict[int, int]:
+        """By partition, how many entries wait to become durable.
+
+        A partition whose server is away is not in it. Raises RedisUnavailable if all of them are.
+        """
+        lost: RedisUnavailable | None = None
+        on_server: defaultdict[Redis, list[int]] = defaultdict(list)
+        for partition in range(self._keys.partitions):
+            try:
+                on_server[self._client_of(partition)].append(partition)
+            except RedisUnavailable as error:
+                lost = error
+        waiting: dict[int, int] = {}
+        for found in await asyncio.gather(
+            *(self._lengths(client, partitions) for client, partitions in on_server.items())
+        ):
+            if isinstance(found, RedisUnavailable):
+                lost = found
+            else:
+                waiting |= found
+        if lost is not None and not waiting:
+            raise lost
+        return waiting
+
+    async def _lengths(
+        self, client: Redis, partitions: Sequence[int]
+    ) -> dict[int, int] | RedisUnavailable:
+        """Of the streams that this server has, or why it does not say. One may have moved away."""
+        try:
+            async with self._bounded():
+                pipeline = client.pipeline(transaction=False)
+                for partition in partitions:
+                    pipeline.xlen(self._keys.partition_stream(partition))
+                lengths = await pipeline.execute(raise_on_error=False)
+        except RedisUnavailable as error:
+            return error
+        found = {p: n for p, n in zip(partitions, lengths, strict=True) if isinstance(n, int)}
+        if not found:
+            return RedisUnavailable(f"the streams cannot be read: {lengths[0]}"[:200])
+        return found
 
     async def length(self, partition: int) -> int:
         """How many entries wait to become durable."""
         async with self._bounded():
             return int(
-                await self._client.execute_command("XLEN", self._keys.partition_stream(partition))
+                await self._client_of(partition).execute_command(
+                    "XLEN", self._keys.partition_stream(partition)
+                )
             )
 
     async def last_id(self, partition: int) -> str | None:
         """The id of the newest entry; None if there is none."""
         key = self._keys.partition_stream(partition)
         async with self._bounded():
-            reply = await self._client.execute_command("XREVRANGE", key, "+", "-", "COUNT", 1)
+            client = self._client_of(partition)
+            reply = await client.execute_command("XREVRANGE", key, "+", "-", "COUNT", 1)
         return reply[0][0].decode() if reply else None
 
     async def has_up_to(self, partition: int, stream_id: str) -> bool:
         """Whether an entry up to this one is still to become durable."""
         key = self._keys.partition_stream(partition)
         async with self._bounded():
-            reply = await self._client.execute_command("XRANGE", key, "-", stream_id, "COUNT", 1)
+            client = self._client_of(partition)
+            reply = await client.execute_command("XRANGE", key, "-", stream_id, "COUNT", 1)
         return bool(reply)
 
     async def leave(self, partition: int) -> None:
@@ -131,7 +178,8 @@ class LedgerStreams:
         key = self._keys.partition_stream(partition)
         async with self._bounded():
             try:
-                consumers: list[dict[str, Any]] = await self._client.xinfo_consumers(key, GROUP)
+                client = self._client_of(partition)
+                consumers: list[dict[str, Any]] = await client.xinfo_consumers(key, GROUP)
             except ResponseError:  # neither stream nor group
                 return []
         return [(item["name"].decode(), item["pending"], item["idle"]) for item in consumers]
@@ -144,13 +192,14 @@ class LedgerStreams:
         """
         key = self._keys.partition_stream(partition)
         async with self._bounded():
-            pipeline = self._client.pipeline(transaction=True)
+            client = self._client_of(partition)
+            pipeline = client.pipeline(transaction=True)
             pipeline.xpending_range(key, GROUP, "-", "+", PENDING_MAX, consumername=name)
             pipeline.xgroup_delconsumer(key, GROUP, name)
             dropped: list[dict[str, Any]] = (await pipeline.execute())[0]
             if dropped:
                 stream_ids = [item["message_id"] for item in dropped]
-                await self._client.xclaim(
+                await client.xclaim(
                     key, GROUP, self._consumer, 0, stream_ids, force=True, justid=True
                 )
 
@@ -172,15 +221,16 @@ class LedgerStreams:
     async def _grouped(self, partition: int, *command: str | int) -> Any:
         """Runs a command of the group, which is made when a new or flushed server lacks it."""
         async with self._bounded():
+            client = self._client_of(partition)
             try:
-                return await self._client.execute_command(*command)
+                return await client.execute_command(*command)
             except ResponseError as error:
                 if not str(error).startswith("NOGROUP"):
                     raise
             key = self._keys.partition_stream(partition)
             with contextlib.suppress(ResponseError):  # BUSYGROUP: another process was faster
-                await self._client.execute_command("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM")
-            return await self._client.execute_command(*command)
+                await client.execute_command("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM")
+            return await client.execute_command(*command)
 
     @contextlib.asynccontextmanager
     async def _bounded(self) -> AsyncIterator[None]:

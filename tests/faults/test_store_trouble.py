@@ -36,7 +36,7 @@ from tests.faults.scene import (
 )
 from tests.support.postgres import PostgresCluster, postgres_cluster
 from tests.support.redis_process import RedisProcess
-from tests.support.service import Service, running_service
+from tests.support.service import Service, running_service, session_pids
 from tests.support.waiting import eventually as eventually_now
 
 ANSWER_MS_MAX = 2_000
@@ -190,14 +190,18 @@ async def test_a_sync_record_is_not_acknowledged_while_the_store_is_away(
 
 
 @contextlib.contextmanager
-def full_disk(pid: int, bytes_max: int) -> Iterator[None]:
-    """No file of the process can grow beyond so much, as on a disk with no room left."""
-    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (bytes_max, before[1]))
+def full_disk(service: Service, bytes_max: int) -> Iterator[None]:
+    """No file of the service can grow beyond so much, as on a disk with no room left."""
+    before = {
+        pid: resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in session_pids(service.pid)
+    }
+    for pid, (_, hard) in before.items():
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (bytes_max, hard))
     try:
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+        for pid, limits in before.items():
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture
@@ -221,7 +225,7 @@ async def test_a_full_disk_is_reported_and_recovered_from(
     # Room for the log, and none for the next pages of the write-ahead log.
     size = (tmp_path / "limiter.db-wal").stat().st_size
     assert size > len(service.log.encode()) + 20_000
-    with full_disk(service.pid, size):
+    with full_disk(service, size):
         for number in range(1, 20):
             body = {"workspace_id": "acme", "event_id": f"e{number}", "cost_micros": 10}
             answer = service.post("/record", body)

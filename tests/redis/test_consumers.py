@@ -27,7 +27,7 @@ async def client(own_server: ServerProcess) -> AsyncIterator[Redis]:
 
 
 def consumer(client: Redis, name: str) -> LedgerStreams:
-    return LedgerStreams(client, Keys(1), consumer=name, deadline_ms=10_000)
+    return LedgerStreams(lambda _partition: client, Keys(1), consumer=name, deadline_ms=10_000)
 
 
 async def append(client: Redis, count: int = 1) -> list[str]:
@@ -114,7 +114,7 @@ async def test_what_a_consumer_reads_right_before_it_is_removed_is_not_lost(
     client: Redis,
 ) -> None:
     silent = consumer(client, "silent")
-    mine = Overtaken(client, Keys(1), consumer="mine", deadline_ms=10_000)
+    mine = Overtaken(lambda _partition: client, Keys(1), consumer="mine", deadline_ms=10_000)
     await append(client)
     await move(silent)
     stream_ids = await append(client, 3)

@@ -20,7 +20,7 @@ LINES_MAX = 400
 # the layers below its own; inside a layer, only the pure units may import each other. The package's
 # own `__init__`, the unit `limiter`, names the library's public surface, which ends at the service.
 LAYERS = [
-    {"periods", "money", "errors", "ids", "models", "stored"},
+    {"periods", "money", "errors", "ids", "models", "stored", "urls"},
     {"cells", "families"},
     {"metrics"},
     {"settings"},

@@ -32,7 +32,7 @@ REPLY_MS_MAX = 10_000
 
 # Starts the server as a child, says its pid, and kills it when standard input ends, which it does
 # with this test run however that ends. A shell has this everywhere; a parent-death signal has not.
-_GUARD = (
+GUARD = (
     '"$@" </dev/null & pid=$!; exec 2>/dev/null; echo $pid; cat >/dev/null; kill -9 $pid; wait $pid'
 )
 
@@ -134,7 +134,7 @@ def server_process(binary: Path, *options: str, cluster: bool = False) -> Iterat
     In cluster mode this one process owns all slots.
     """
     with tempfile.TemporaryDirectory(prefix="limiter-test-") as folder:
-        port, bus_port = _free_ports()
+        port, bus_port = free_ports()
         socket_path, log = Path(folder) / "server.sock", Path(folder) / "server.log"
         arguments = {
             "port": str(port),
@@ -149,7 +149,7 @@ def server_process(binary: Path, *options: str, cluster: bool = False) -> Iterat
             arguments |= {"cluster-enabled": "yes", "cluster-port": str(bus_port)}
         guard = subprocess.Popen(
             [
-                *["/bin/sh", "-c", _GUARD, "sh", str(binary)],
+                *["/bin/sh", "-c", GUARD, "sh", str(binary)],
                 *[part for name, value in arguments.items() for part in (f"--{name}", value)],
                 *options,
             ],
@@ -164,10 +164,10 @@ def server_process(binary: Path, *options: str, cluster: bool = False) -> Iterat
             pid = int(guard.stdout.readline())
             client = connect(socket_path)
             try:
-                _wait_for(lambda: bool(client.execute_command("PING")), log)
+                wait_for(lambda: bool(client.execute_command("PING")), log)
                 if cluster:
                     client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-                    _wait_for(lambda: _cluster_is_ok(client), log)
+                    wait_for(lambda: _cluster_is_ok(client), log)
                 yield ServerProcess(pid, port, socket_path, client)
             finally:
                 client.close()
@@ -184,7 +184,7 @@ def connect(socket_path: Path) -> redis.Redis:
     )
 
 
-def _free_ports() -> tuple[int, int]:
+def free_ports() -> tuple[int, int]:
     with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
@@ -196,7 +196,7 @@ def _cluster_is_ok(client: redis.Redis) -> bool:
     return b"cluster_state:ok" in info
 
 
-def _wait_for(condition: Callable[[], bool], log: Path) -> None:
+def wait_for(condition: Callable[[], bool], log: Path) -> None:
     deadline = time.monotonic() + START_MS_MAX / 1000
     while True:
         with contextlib.suppress(redis.ConnectionError):
