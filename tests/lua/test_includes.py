@@ -34,6 +34,32 @@ def test_a_piece_takes_the_place_of_its_first_include_and_comes_once(tmp_path: P
     assert script.origins == (("lib/b.lua", 1), ("lib/a.lua", 2), ("main.lua", 3))
 
 
+def test_an_indented_include_serves_its_function_alone(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path,
+        {
+            "main.lua": (
+                '-- include "a"\n'
+                "local function seldom()\n"
+                '  -- include "a"\n'
+                '  -- include "b"\n'
+                "end\n"
+                '-- include "b"\n'
+            ),
+            "lib/a.lua": "local a = 1\n",
+            "lib/b.lua": '-- include "a"\nlocal b = 2\n',
+        },
+    )
+    # What is known outside is known inside, and not the other way about.
+    assert ScriptSet(folder)["main"].text.splitlines() == [
+        "local a = 1",
+        "local function seldom()",
+        "local b = 2",
+        "end",
+        "local b = 2",
+    ]
+
+
 def test_a_missing_include_is_named_with_its_file_and_line(tmp_path: Path) -> None:
     folder = write(tmp_path, {"main.lua": '-- one\n-- include "nowhere"\n'})
     with pytest.raises(ScriptError, match=r"^main\.lua:2: no such include: 'nowhere'$"):
