@@ -37,13 +37,16 @@ class Keeper:
         # What is meant for the workers alone comes later.
         self._environment = dict(os.environ)
         self._stopping = threading.Event()
+        # A start and a stop that meet must not leave a process that nobody ends.
+        self._changing = threading.Lock()
         self._process = self._started()
         self._watch = threading.Thread(target=self._restart, name="keeper", daemon=True)
         self._watch.start()
 
     def stop(self) -> None:
         """Lets it finish, for a bounded time. The workers have ended: it moves what they left."""
-        self._stopping.set()
+        with self._changing:
+            self._stopping.set()
         try:
             # Closes its standard input.
             self._process.communicate(timeout=STOP_MS_MAX / 1000)
@@ -63,8 +66,11 @@ class Keeper:
             status = self._process.wait()
             if self._stopping.wait(RESTART_PAUSE_MS / 1000):
                 return
-            logger.error("the keeper ended with status %d, and is started again", status)
-            self._process = self._started()
+            with self._changing:
+                if self._stopping.is_set():
+                    return
+                logger.error("the keeper ended with status %d, and is started again", status)
+                self._process = self._started()
 
 
 def main(metrics_folder: Path) -> None:
