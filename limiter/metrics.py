@@ -174,8 +174,7 @@ FAMILIES: Final = tuple(_plan.families)
 _ADMITTED, _DENIED, _DEGRADED, _REFUSED = _DECISIONS.cells.values()
 _CHARGED, _QUEUED = _RECORDS.cells.values()
 _CHECK, _RECORD, _RELEASE = _CALL_SECONDS.cells.values()
-_CALL_BOUNDS, _CALL_SUM = _CALL_SECONDS.bounds, len(_CALL_SECONDS.bounds) + 1
-_BATCH_CELL, _BATCH_BOUNDS, _BATCH_SUM = _BATCH.cell(), _BATCH.bounds, len(_BATCH.bounds) + 1
+_BATCH_CELL = _BATCH.cell()
 
 
 # --------------------------------------------------------------------------- counting
@@ -211,8 +210,7 @@ class Metrics:
             values[_DENIALS.cell(answer.reason, answer.violations[0].period)] += 1
         else:
             values[_REFUSED] += 1
-        values[_CHECK + bisect_left(_CALL_BOUNDS, elapsed_us)] += 1
-        values[_CHECK + _CALL_SUM] += elapsed_us
+        self._observe(_CALL_SECONDS, _CHECK, elapsed_us)
 
     def recorded(self, answer: Recorded, elapsed_us: int) -> None:
         """A record and its answer."""
@@ -225,16 +223,13 @@ class Metrics:
                 values[_LATE_RECORDS.cell()] += 1
             if not answer.priced:
                 values[_UNPRICED_RECORDS.cell()] += 1
-        values[_RECORD + bisect_left(_CALL_BOUNDS, elapsed_us)] += 1
-        values[_RECORD + _CALL_SUM] += elapsed_us
+        self._observe(_CALL_SECONDS, _RECORD, elapsed_us)
 
     def released(self, answer: Released, elapsed_us: int) -> None:
         """A release and its answer."""
-        values = self._values
         if answer.duplicate:
-            values[_DUPLICATES.cell("release")] += 1
-        values[_RELEASE + bisect_left(_CALL_BOUNDS, elapsed_us)] += 1
-        values[_RELEASE + _CALL_SUM] += elapsed_us
+            self._values[_DUPLICATES.cell("release")] += 1
+        self._observe(_CALL_SECONDS, _RELEASE, elapsed_us)
 
     def failed(self, call: Call, error: Exception, elapsed_us: int) -> None:
         """A call that raised."""
@@ -251,9 +246,7 @@ class Metrics:
 
     def batch_sent(self, commands: int) -> None:
         """A write to Redis."""
-        values = self._values
-        values[_BATCH_CELL + bisect_left(_BATCH_BOUNDS, commands)] += 1
-        values[_BATCH_CELL + _BATCH_SUM] += commands
+        self._observe(_BATCH, _BATCH_CELL, commands)
 
     def breaker_opened(self) -> None:
         self._breakers_open += 1

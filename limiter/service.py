@@ -92,7 +92,6 @@ class Limiter:
             ),
             metrics=self._metrics,
         )
-
         self._outbox = Outbox(redis, storage, snapshot, charge=self._charge)
 
     # ------------------------------------------------------------------ check, record, release
@@ -187,10 +186,10 @@ class Limiter:
 
     async def workspace_config(self, workspace_id: str) -> WorkspaceConfig:
         """The configuration as durable storage has it. Raises WorkspaceNotFound."""
-        stored = await self._storage.workspace(require_id(workspace_id, "workspace_id"))
-        if stored is None:
+        settings = await self._storage.settings(require_id(workspace_id, "workspace_id"))
+        if settings is None:
             raise WorkspaceNotFound(workspace_id)
-        return view_workspace(workspace_id, stored.settings)
+        return view_workspace(workspace_id, settings)
 
     async def configure_chat(
         self,
@@ -348,11 +347,11 @@ class Limiter:
     async def _by_policy(self, workspace_id: str) -> Admitted | Refused:
         policy: OutagePolicy = self._settings.outage_policy
         try:
-            stored = await self._storage.workspace(workspace_id)
+            settings = await self._storage.settings(workspace_id)
         except StoreUnavailable:
-            stored = None
-        if stored is not None and stored.settings.outage_policy is not None:
-            policy = stored.settings.outage_policy
+            settings = None
+        if settings is not None and settings.outage_policy is not None:
+            policy = settings.outage_policy
         if policy == "deny":
             return Refused()
         return Admitted(degraded=True, reservation=None, periods={}, chat=None)

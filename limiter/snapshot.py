@@ -78,11 +78,9 @@ class Snapshot:
             self._metrics.entries_waiting(sum(waiting.values()))
             away = self._keys.partitions - len(waiting)
             for partition, entries in waiting.items():
-                if entries == 0:
-                    continue
                 try:
                     async with self._lock:
-                        moved += await self._drain(partition)
+                        moved += await self._drain(partition, entries)
                 except RedisUnavailable as error:
                     logger.debug("partition %d: %s", partition, error)
                     away += 1
@@ -164,18 +162,18 @@ class Snapshot:
         async with self._lock:
             # Who comes from now on needs the pass after this one.
             del self._next_pass[partition]
-            await self._drain(partition)
+            await self._drain(partition, await self._streams.length(partition))
 
-    async def _drain(self, partition: int) -> int:
+    async def _drain(self, partition: int, left: int) -> int:
+        """Moves so many entries: a busy partition must not keep the others waiting."""
         streams = self._streams
-        # Bounded by what is there now: a busy partition must not keep the others waiting.
-        left = await streams.length(partition)
         if left == 0:
             return 0
         moved = await self._turn(
-            partition, lambda: streams.abandoned(partition, self._abandoned_ms, BATCH_MAX)
+            partition,
+            lambda: streams.abandoned(partition, self._abandoned_ms, BATCH_MAX),
+            lambda: streams.own(partition, BATCH_MAX),
         )
-        moved += await self._turn(partition, lambda: streams.own(partition, BATCH_MAX))
         while moved < left:
             batch = await self._turn(partition, lambda: streams.new(partition, BATCH_MAX))
             if batch == 0:
@@ -183,12 +181,17 @@ class Snapshot:
             moved += batch
         return moved
 
-    async def _turn(self, partition: int, read: Callable[[], Awaitable[Sequence[RawEntry]]]) -> int:
-        """Reads and moves a batch, while no other process does. Returns how many entries."""
+    async def _turn(
+        self, partition: int, *reads: Callable[[], Awaitable[Sequence[RawEntry]]]
+    ) -> int:
+        """Reads and moves batches, while no other process does. Returns how many entries."""
+        moved = 0
         async with self._storage.turn():
-            entries = await read()
-            await self._move(partition, entries)
-        return len(entries)
+            for read in reads:
+                entries = await read()
+                await self._move(partition, entries)
+                moved += len(entries)
+        return moved
 
     async def _move(self, partition: int, raw: Sequence[RawEntry]) -> None:
         if not raw:

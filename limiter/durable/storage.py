@@ -94,6 +94,13 @@ class Storage:
             lambda connection: load.workspace(connection, workspace_id)
         )
 
+    async def settings(self, workspace_id: str) -> WorkspaceSettings | None:
+        """A workspace's configuration alone; None if it was never configured."""
+        found = await self._database.read(
+            lambda connection: load.settings(connection, workspace_id)
+        )
+        return None if found is None else found[0]
+
     async def workspace_head(self, workspace_id: str) -> tuple[int, int] | None:
         """The number of its last entry that is here, and its revision; None if never configured."""
         return await self._database.read(

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from limiter.errors import InvalidRequest
+from limiter.http.answers import encode
 from limiter.http.started import Started
 from limiter.models import (
     ID_LENGTH_MAX,
@@ -64,7 +65,6 @@ class _AnyLimits(msgspec.Struct):
     budget_limits: dict[str, msgspec.Raw]
 
 
-_encode = msgspec.json.Encoder().encode
 _decode_any_limits = msgspec.json.Decoder(_AnyLimits).decode
 _decode_limit: Callable[[msgspec.Raw], object] = msgspec.json.Decoder(Limit).decode
 
@@ -192,7 +192,7 @@ def decoder(body_type: type[Body]) -> Callable[[bytes], Body]:
             raise InvalidRequest("the body is not valid UTF-8") from None
         # msgspec takes the last of two; another reader of the same bytes may take the first. Where
         # the body has as many quotes as its struct written out, no name is there twice.
-        if b"\\" in body or body.count(b'"') != _encode(struct).count(b'"'):
+        if b"\\" in body or body.count(b'"') != encode(struct).count(b'"'):
             _refuse_repeats(body.decode())
         return struct
 
