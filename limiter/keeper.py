@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from limiter.metrics import Metrics
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 # An end takes the step that is under way, and a last pass over what the workers left.
 STOP_MS_MAX = 30_000
 RESTART_PAUSE_MS = 1_000
+START_MS_MAX = 10_000
+START_POLL_MS = 5
 
 
 class Keeper:
@@ -42,6 +45,17 @@ class Keeper:
         self._process = self._started()
         self._watch = threading.Thread(target=self._restart, name="keeper", daemon=True)
         self._watch.start()
+
+    def wait_for_pass(self, metrics: Metrics) -> None:
+        """Returns once the keeper has completed a pass. What is acknowledged from then on waits no
+        longer for durable storage than an interval and a pass. `metrics`: those of the folder.
+        """
+        deadline = time.monotonic() + START_MS_MAX / 1000
+        while not metrics.passes_completed():
+            if time.monotonic() > deadline:
+                logger.error("the keeper has made no pass yet; the service starts all the same")
+                return
+            time.sleep(START_POLL_MS / 1000)
 
     def stop(self) -> None:
         """Lets it finish, for a bounded time. The workers have ended: it moves what they left."""

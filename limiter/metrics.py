@@ -314,9 +314,17 @@ class Metrics:
 
     def snapshot_age_ms(self) -> int | None:
         """Of all processes of the service; None while none of them makes passes."""
-        everyone = [self._values, *(values for values, _ in self._cells.others())]
-        completed_at_us = [values[_PASS_AGE.cell()] for values in everyone]
+        completed_at_us = [values[_PASS_AGE.cell()] for values in self._everyone()]
         return int(_age_s(completed_at_us) * 1_000) if any(completed_at_us) else None
+
+    def passes_completed(self) -> int:
+        """By all processes of the service, since its start."""
+        first = _PASS_SECONDS.cell()
+        buckets = slice(first, first + len(_PASS_SECONDS.bounds) + 1)
+        return sum(sum(values[buckets]) for values in self._everyone())
+
+    def _everyone(self) -> list[Sequence[int]]:
+        return [self._values, *(values for values, _ in self._cells.others())]
 
     def collect(self) -> Iterator[Metric]:
         """The same as Prometheus' own objects."""

@@ -59,14 +59,17 @@ def serve(settings: Settings, options: Mapping[str, str]) -> None:
             os.environ[f"{ENV_PREFIX}REDIS_URL"] = url
             settings = settings.model_copy(update={"redis_url": SecretStr(url)})
         # What must keep the service from starting is said here, in one line, and not by workers.
-        asyncio.run(_rehearse(settings))
+        redis_answers = asyncio.run(_rehearse(settings))
         folder = tempfile.mkdtemp(prefix="limiter-metrics-")
         # Whoever ends last removes it: the keeper may be killed, or the supervisor.
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         # The age of the snapshot counts from here, also if no keeper ever comes.
         with contextlib.closing(Metrics(Path(folder))) as metrics:
             metrics.passes_begin()
-        stack.callback(Keeper(folder).stop)
+            keeper = Keeper(folder)
+            stack.callback(keeper.stop)
+            if redis_answers:
+                keeper.wait_for_pass(metrics)
         os.environ[_METRICS_VARIABLE] = folder
         os.environ[_SUPERVISOR_VARIABLE] = str(os.getpid())
         uvicorn.run(
@@ -88,9 +91,10 @@ def serve(settings: Settings, options: Mapping[str, str]) -> None:
         )
 
 
-async def _rehearse(settings: Settings) -> None:
-    async with open_limiter(settings):
-        pass
+async def _rehearse(settings: Settings) -> bool:
+    """Whether Redis answers; it may come later. Raises what keeps the service from starting."""
+    async with open_limiter(settings) as limiter:
+        return (await limiter.readiness()).redis
 
 
 def worker_app() -> FastAPI:
