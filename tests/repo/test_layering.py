@@ -50,6 +50,7 @@ HOMES = {
     "fastapi": {"http", "web", "serve"},
     "genai_prices": {"pricing"},
     "hiredis": {"redis"},
+    "http_sf": {"http"},
     "httpx2": {"client", "replay"},
     "prometheus_client": {"metrics"},
     "psycopg": {"durable"},
