@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from limiter import __version__
+from limiter.commands.keys_app import keys_app
 from limiter.errors import LimiterError, StartupError
 from limiter.redis.cli import redis_cli_argv, redis_cli_env, run_command
 from limiter.redis.embedded import embedded_url
@@ -26,6 +27,7 @@ from limiter.settings_text import describe
 app = typer.Typer(
     help="A spend limiter for LLM calls.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+app.add_typer(keys_app, name="keys")
 
 
 def main() -> None:
@@ -214,6 +216,7 @@ def replay(
         Path, typer.Argument(help="CSV with TIMESTAMP, ContextTokens, GeneratedTokens")
     ],
     url: Annotated[str, typer.Option(help="the running service")] = "http://127.0.0.1:8080",
+    key: Annotated[str | None, typer.Option(help="an admin's key, if it asks for keys")] = None,
     workspaces: Annotated[int, typer.Option(help="to spread the requests over")] = 8,
     chats: Annotated[int, typer.Option(help="of each workspace, in trees up to three deep")] = 12,
     speed: Annotated[float, typer.Option(help="1 as the trace, 0 as fast as it goes")] = 0,
@@ -249,6 +252,7 @@ def replay(
         patience_s=patience,
         requests_max=requests,
         json_path=json,
+        key=key,
     )
     raise SystemExit(asyncio.run(run(options, Console())))
 
