@@ -46,6 +46,7 @@ from limiter.models import (
 )
 from limiter.outbox import Outbox
 from limiter.pricing import Prices
+from limiter.reads import Reads
 from limiter.redis.keys import require_id
 from limiter.redis.store import Cold, Known, RedisStore
 from limiter.settings import Settings
@@ -92,6 +93,7 @@ class Limiter:
             ),
             metrics=self._metrics,
         )
+        self.reads = Reads(redis, storage)
         self._outbox = Outbox(redis, storage, snapshot, charge=self._charge)
 
     # ------------------------------------------------------------------ check, record, release

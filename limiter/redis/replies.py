@@ -114,8 +114,8 @@ def denied(reply: Sequence[Any]) -> Denied:
 
 
 def counters(reply: Sequence[Any], chat_ids: Sequence[str]) -> WorkspaceCounters:
-    """'inspected', epoch, seq, clock, held, live holds, unpriced, windows, chats as asked for."""
-    if len(reply) != 9 or len(reply[7]) != len(PERIOD_NAMES) or len(reply[8]) != len(chat_ids):
+    """'inspected', epoch, seq, clock, held, live holds, unpriced, windows, chats asked for, now."""
+    if len(reply) != 10 or len(reply[7]) != len(PERIOD_NAMES) or len(reply[8]) != len(chat_ids):
         raise ScriptError(f"inspect: reply of an unexpected shape: {reply!r:.200}")
     epoch, seq, clock_ms, held, live_holds, unpriced = map(int, reply[1:7])
     return WorkspaceCounters(
@@ -131,6 +131,7 @@ def counters(reply: Sequence[Any], chat_ids: Sequence[str]) -> WorkspaceCounters
             for chat_id, block in zip(chat_ids, reply[8], strict=True)
             if block
         },
+        now_ms=int(reply[9]),
     )
 
 

@@ -43,6 +43,7 @@ from limiter.periods import LIFETIME
 from limiter.redis import replies
 from limiter.redis.arguments import config_fields, text, workspace_json
 from limiter.redis.keys import Keys, require_id
+from limiter.redis.reads import RedisReads
 from limiter.redis.server import Link
 from limiter.redis.stream import GROUP
 from limiter.stored import (
@@ -89,6 +90,7 @@ class RedisStore:
         self._link = link
         self._keys = keys
         self._memory_ms = memory_ms
+        self.reads = RedisReads(link, keys)
 
     # ------------------------------------------------------------------ decisions
 

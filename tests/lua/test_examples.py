@@ -31,6 +31,8 @@ STORY = {
     "usage": "usage",
     "release": "released",
     "inspect": "inspected",
+    "glance": "glanced",
+    "list_holds": "holds",
     "retract": "gone",
     "forget": "forgotten",
     "sweep": "swept",

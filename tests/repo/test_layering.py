@@ -20,14 +20,15 @@ LINES_MAX = 400
 # the layers below its own; inside a layer, only the pure units may import each other. The package's
 # own `__init__`, the unit `limiter`, names the library's public surface, which ends at the service.
 LAYERS = [
-    {"periods", "money", "errors", "ids", "models", "stored", "urls"},
+    {"periods", "money", "errors", "ids", "models", "stored", "urls", "views"},
     {"cells", "families"},
     {"metrics"},
     {"settings"},
     {"pricing", "configuration", "settings_text"},
     {"redis", "durable"},
     {"snapshot"},
-    {"loading", "outbox", "upkeep"},
+    {"loading", "outbox", "upkeep", "overview"},
+    {"reads"},
     {"service"},
     {"measured"},
     {"runtime"},
