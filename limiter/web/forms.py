@@ -85,10 +85,7 @@ def limits_patch(form: Form) -> WorkspacePatch:
             errors[field if field in typed else next(iter(limits))] = _sentence(str(error))
     if errors:
         raise Misfit(
-            {
-                name: Typed(row.text, row.was, errors.get(name))
-                for name, row in typed.items()
-            }
+            {name: Typed(row.text, row.was, errors.get(name)) for name, row in typed.items()}
         )
     return patch
 

@@ -28,6 +28,7 @@ from limiter.http.endpoint import Handlers
 from limiter.models import ReleaseRequest, WorkspacePatch
 from limiter.redis.keys import require_id
 from limiter.settings import Settings
+from limiter.views import WorkspaceSort
 from limiter.web.changes import changes
 from limiter.web.forms import (
     Form,
@@ -65,11 +66,16 @@ class Pages(Handlers):
         return await self._workspaces(request)
 
     async def _workspaces(
-        self, request: Request, *, status: int = 200, new_text: str = "", new_error: str | None = None
+        self,
+        request: Request,
+        *,
+        status: int = 200,
+        new_text: str = "",
+        new_error: str | None = None,
     ) -> Answer:
         query = query_parameters(request, ("q", "sort", "after", "notice"))
         search = query.get("q", "").strip()[:_SEARCH_LENGTH_MAX]
-        sort = "name" if query.get("sort") == "name" else "closeness"
+        sort: WorkspaceSort = "name" if query.get("sort") == "name" else "closeness"
         page, readiness = await asyncio.gather(
             self.limiter.reads.workspaces(
                 search=search or None, sort=sort, limit=_WORKSPACES_MAX, after=query.get("after")
@@ -264,9 +270,7 @@ class Pages(Handlers):
         **values: object,
     ) -> Answer:
         notice = notice or NOTICES.get(request.query_params.get("notice", ""))
-        return self._templates.answer(
-            template, status=status, notice=notice, csrf=None, **values
-        )
+        return self._templates.answer(template, status=status, notice=notice, csrf=None, **values)
 
 
 def _workspace_id(request: Request) -> str:

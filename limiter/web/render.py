@@ -21,8 +21,7 @@ _HTML_HEADERS: Final[list[Header]] = [
     NO_STORE,
     (
         b"content-security-policy",
-        b"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
-        b"object-src 'none'",
+        b"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     ),
     (b"x-content-type-options", b"nosniff"),
     # With `no-referrer` browsers would send forms with `Origin: null`.
@@ -30,7 +29,11 @@ _HTML_HEADERS: Final[list[Header]] = [
     (b"cross-origin-opener-policy", b"same-origin"),
 ]
 
-_TYPES: Final = {"css": b"text/css; charset=utf-8", "js": b"text/javascript", "svg": b"image/svg+xml"}
+_TYPES: Final = {
+    "css": b"text/css; charset=utf-8",
+    "js": b"text/javascript",
+    "svg": b"image/svg+xml",
+}
 # The address of a file changes with what is in it.
 _FOR_EVER: Final[Header] = (b"cache-control", b"public, max-age=31536000, immutable")
 
