@@ -56,8 +56,8 @@ def _differences(row: AuditView) -> Iterator[Difference]:
     before = None if row.before is None else _flat(row.before)
     for name, value in _flat(row.after).items():
         if before is None:
-            # Of what is new, only what is set says anything.
-            if value not in (None, 0):
+            # What is new has every rule; only what limits it, and where it belongs, is said.
+            if value and name != "on_hold_expiry":
                 yield Difference(_NAMES.get(name, name), None, _said(name, value))
         elif before.get(name) != value:
             said = _said(name, before.get(name))

@@ -46,6 +46,7 @@ class Chart:
     height: int
     columns: list[Column]
     label: str
+    total: str
     peak: str | None
 
 
@@ -74,6 +75,7 @@ def chart(period: Period, buckets: Sequence[Bucket], now_ms: int) -> Chart:
         height=HEIGHT,
         columns=columns,
         label=_label(period, buckets, peak),
+        total=dollars(sum(bucket.micros for bucket in buckets)),
         peak=dollars(peak) if peak else None,
     )
 

@@ -48,7 +48,10 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One period. Amounts are text; None where Redis could not be asked."""
+    """One period. Amounts are text; None where Redis could not be asked.
+
+    `last_known`: what durable storage was given of the spend, in that case.
+    """
 
     name: str
     title: str
@@ -58,6 +61,7 @@ class Row:
     percent: int | None
     spent: str | None
     held: str | None
+    last_known: str | None
     limit: str | None
     left: str | None
     bar: Bar
@@ -145,6 +149,7 @@ def _row(
         percent=percent(used_micros, enforced) if window is not None and enforced else None,
         spent=dollars(window.spent_micros) if window is not None else None,
         held=dollars(window.held_micros) if window is not None and window.held_micros else None,
+        last_known=chart.total if window is None and chart is not None else None,
         limit=None if enforced is None else dollars(enforced),
         left=_left(window),
         bar=bar_of(
@@ -179,7 +184,7 @@ def _left(window: PeriodUsage | None) -> str | None:
 def _value_text(state: State, window: PeriodUsage | None) -> str:
     """What a screen reader says in place of the number."""
     if window is None:
-        return "spend is not known while Redis is away"
+        return "not known while Redis is away"
     used = f"{dollars(window.spent_micros)} spent, {dollars(window.held_micros)} held"
     if window.limit_micros is None:
         return f"{used}, no limit"
@@ -192,6 +197,9 @@ def _value_text(state: State, window: PeriodUsage | None) -> str:
 
 def _frees_up(usage: WorkspaceUsage | None, window: PeriodUsage | None) -> str | None:
     if usage is None or window is None or not isinstance(window.resets_at, str):
+        return None
+    # Where there is no limit, nothing waits for it.
+    if window.limit_micros is None:
         return None
     return f"frees up in {span(moment_ms(window.resets_at) - moment_ms(usage.at))}"
 

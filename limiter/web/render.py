@@ -83,7 +83,7 @@ class Templates:
         )
         self._environment.globals["static"] = static.address
         self._environment.filters.update(
-            dollars=words.dollars, clock=words.clock, age=words.age, amount=words.amount
+            dollars=words.dollars, clock=words.clock, age=words.age, column=words.column
         )
 
     def answer(self, name: str, /, *, status: int = 200, **values: object) -> Answer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from limiter.models import ChatUsage
 from limiter.views import ChatView, WorkspaceRow
 from limiter.web.periods import Bar, State, Typed, bar_of, state_of
-from limiter.web.words import amount, dollars, percent
+from limiter.web.words import amount, column, dollars, percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,9 @@ def chat_node(
         chat_id=chat.chat_id,
         state=state_of(limit_micros, used_micros),
         percent=percent(used_micros, limit_micros) if limit_micros else None,
-        spent=dollars(chat.spent_micros),
-        own=dollars(chat.own_spent_micros),
-        held=dollars(chat.held_micros) if chat.held_micros else None,
+        spent=column(chat.spent_micros),
+        own=column(chat.own_spent_micros),
+        held=column(chat.held_micros) if chat.held_micros else None,
         limit=None if limit_micros is None else dollars(limit_micros),
         bar=bar_of(limit_micros, chat.spent_micros, chat.held_micros),
         text=amount(limit_micros) if typed is None else typed.text,

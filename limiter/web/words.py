@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from limiter.money import div_ceil, format_dollars
+from limiter.money import MICROS_PER_DOLLAR, div_ceil, format_dollars
 
 _SECOND_MS = 1_000
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"))
@@ -13,6 +13,11 @@ _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"))
 def dollars(micros: int) -> str:
     """`1_500_000` as `"$1.50"`: exact, two to six decimals."""
     return format_dollars(micros)
+
+
+def column(micros: int) -> str:
+    """An amount in a column: always six decimals, so that the points stand below each other."""
+    return f"${micros // MICROS_PER_DOLLAR}.{micros % MICROS_PER_DOLLAR:06d}"
 
 
 def amount(micros: int | None) -> str:
