@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from limiter import __version__
+from limiter.commands.keys_app import keys_app
 from limiter.errors import LimiterError, StartupError
 from limiter.redis.cli import redis_cli_argv, redis_cli_env, run_command
 from limiter.redis.embedded import embedded_url
@@ -26,6 +27,7 @@ from limiter.settings_text import describe
 app = typer.Typer(
     help="A spend limiter for LLM calls.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+app.add_typer(keys_app, name="keys")
 
 
 def main() -> None:

@@ -16,12 +16,14 @@ from msgspec import UNSET, Struct, UnsetType
 from starlette.exceptions import HTTPException
 
 from limiter.errors import (
+    AccessDenied,
     Conflict,
     InvalidRequest,
     LimiterError,
     NotFound,
     RedisUnavailable,
     ScriptError,
+    Unauthenticated,
     Unavailable,
 )
 from limiter.http.answers import NO_STORE, Answer, ClosingAnswer, Header, encode
@@ -45,6 +47,7 @@ INTERNAL_CODE = "internal_error"
 
 _LINGER_MS = 1_000
 _HEADERS: list[Header] = [(b"content-type", PROBLEM_TYPE.encode()), NO_STORE]
+_CHALLENGE: Header = (b"www-authenticate", b'Bearer realm="limiter"')
 _SHOULD_RETRY: dict[bool, Header] = {
     True: (b"x-should-retry", b"true"),
     False: (b"x-should-retry", b"false"),
@@ -61,6 +64,8 @@ class Kind(NamedTuple):
 # A class stands for its subclasses, unless they have a row of their own.
 KINDS: dict[type[Exception], Kind] = {
     InvalidRequest: Kind(400, should_retry=False),
+    Unauthenticated: Kind(401, should_retry=False),
+    AccessDenied: Kind(403, should_retry=False),
     NotFound: Kind(404, should_retry=False),
     BodyTooSlow: Kind(408, should_retry=True),
     BodyTooLarge: Kind(413, should_retry=False),
@@ -146,6 +151,8 @@ def error_answer(error: Exception, *, should_retry: bool | None = None) -> Answe
         logger.error("%s", problem.code, exc_info=error)
     retry = kind.should_retry if should_retry is None else should_retry
     headers = [*_HEADERS, _SHOULD_RETRY[retry]]
+    if isinstance(error, Unauthenticated):
+        headers.append(_CHALLENGE)
     if isinstance(error, (BodyTooLarge, BodyTooSlow)):
         return ClosingAnswer(kind.status, encode(problem), headers, linger_ms=_LINGER_MS)
     return Answer(kind.status, encode(problem), headers)

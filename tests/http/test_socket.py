@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.client import HTTPResponse
+from typing import Any
 
 import pytest
 import uvicorn
@@ -24,7 +25,7 @@ CHECK_BODY = json.dumps(CHECK).encode()
 
 
 @contextlib.contextmanager
-def served(limiter: object, **settings: int) -> Iterator[tuple[str, int]]:
+def served(limiter: object, **settings: Any) -> Iterator[tuple[str, int]]:
     """The address of the app, served as the service is: by uvicorn with httptools and uvloop."""
     config = uvicorn.Config(
         app_of(limiter, **settings),

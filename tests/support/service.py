@@ -38,6 +38,8 @@ class Service:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        # Presented with every request, unless that brings its own.
+        self.key: str | None = None
         self._settings = {"data_dir": folder / "data", "port": self.port, **settings}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -92,8 +94,8 @@ class Service:
 
     # ------------------------------------------------------------------ requests
 
-    def get(self, path: str) -> Response:
-        return self._request("GET", path, None)
+    def get(self, path: str, **headers: str) -> Response:
+        return self._request("GET", path, None, **headers)
 
     def post(self, path: str, body: object, **headers: str) -> Response:
         return self._request("POST", path, body, **headers)
@@ -111,6 +113,8 @@ class Service:
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
             headers["content-type"] = "application/json"
+        if self.key is not None:
+            headers.setdefault("authorization", f"Bearer {self.key}")
         request = urllib.request.Request(  # noqa: S310  # loopback only
             self.url + path, data=data, method=method, headers=headers
         )
