@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 from msgspec import UNSET
+from starlette.requests import Request
 
 from limiter.errors import InvalidRequest
 from limiter.http.answers import encode
-from limiter.http.bodies import decoder
+from limiter.http.bodies import FORM, decoder, read_body
 from limiter.models import ChatPatch, WorkspacePatch
 from limiter.money import parse_dollars
 from limiter.periods import PERIOD_NAMES
+from limiter.settings import Settings
 from limiter.web.periods import Typed
 
 Form = Mapping[str, str]
@@ -35,6 +37,21 @@ class Misfit(Exception):
     def __init__(self, typed: Mapping[str, Typed]) -> None:
         super().__init__("some fields do not fit")
         self.typed = typed
+
+
+class FormReader:
+    """Reads the form of a request, within the bounds of the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._bytes_max = settings.body_bytes_max
+        self._timeout_ms = settings.body_timeout_ms
+
+    async def read(self, request: Request) -> Form:
+        """Its fields. Raises what `read_body` does, and InvalidRequest."""
+        body = await read_body(
+            request, bytes_max=self._bytes_max, timeout_ms=self._timeout_ms, media_type=FORM
+        )
+        return parse_form(body)
 
 
 def parse_form(body: bytes) -> Form:

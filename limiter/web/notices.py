@@ -23,6 +23,8 @@ NOTICES: Final = {
     "chat-saved": Notice("Saved. The chat's limit is in force."),
     "released": Notice("The hold was released."),
     "hold-gone": Notice("That hold was already settled: recorded, released or expired."),
+    "signed-out": Notice("You have signed out."),
+    "ended": Notice("Your session has ended. Sign in again to go on.", failed=True),
     "misfit": Notice("Nothing was saved. See what is wrong below.", failed=True),
     "nothing": Notice(
         "Nothing was saved: durable storage does not answer. What you typed is still here.",

@@ -15,6 +15,7 @@ from starlette.datastructures import State
 from starlette.requests import Request
 from starlette.responses import Response
 
+from limiter.access import Demand, demands
 from limiter.errors import (
     InvalidRequest,
     RedisUnavailable,
@@ -23,7 +24,7 @@ from limiter.errors import (
     WorkspaceNotFound,
 )
 from limiter.http.answers import Answer
-from limiter.http.bodies import FORM, query_parameters, read_body
+from limiter.http.bodies import query_parameters
 from limiter.http.endpoint import Handlers
 from limiter.models import ReleaseRequest, WorkspacePatch
 from limiter.redis.keys import require_id
@@ -32,14 +33,14 @@ from limiter.views import WorkspaceSort
 from limiter.web.changes import changes
 from limiter.web.forms import (
     Form,
+    FormReader,
     Misfit,
     chat_patch,
     limits_patch,
     limits_typed,
     names_nothing,
-    parse_form,
 )
-from limiter.web.guard import ACTOR
+from limiter.web.guard import actor_of, require_own_token, token_of
 from limiter.web.notices import NOTICES, Notice
 from limiter.web.periods import Typed, rows
 from limiter.web.render import Templates, see_other
@@ -54,13 +55,17 @@ _NOTHING_TYPED: Final[Mapping[str, Typed]] = {}
 class Pages(Handlers):
     """The handlers, each for one path and method."""
 
-    def __init__(self, state: State, settings: Settings, templates: Templates) -> None:
+    def __init__(
+        self, state: State, settings: Settings, forms: FormReader, templates: Templates
+    ) -> None:
         super().__init__(state, settings)
+        self._forms = forms
         self._templates = templates
         self._outage_policy = settings.outage_policy
 
     # ------------------------------------------------------------------ workspaces
 
+    @demands(Demand.ADMIN)
     async def workspaces(self, request: Request) -> Response:
         """The list: searched, sorted, a page at a time."""
         return await self._workspaces(request)
@@ -101,6 +106,7 @@ class Pages(Handlers):
             policy=self._outage_policy,
         )
 
+    @demands(Demand.ADMIN)
     async def create_workspace(self, request: Request) -> Response:
         """Makes a workspace with the default limits, or leads to the one that is there."""
         form = await self._form(request)
@@ -118,17 +124,19 @@ class Pages(Handlers):
         try:
             await self.limiter.workspace_config(workspace_id)
         except WorkspaceNotFound:
-            await self.limiter.configure(workspace_id, WorkspacePatch(), actor=self._actor(request))
+            await self.limiter.configure(workspace_id, WorkspacePatch(), actor=actor_of(request))
             return see_other(f"/workspaces/{workspace_id}?notice=created")
         return see_other(f"/workspaces/{workspace_id}")
 
     # ------------------------------------------------------------------ one workspace
 
+    @demands(Demand.ADMIN)
     async def workspace(self, request: Request) -> Response:
         """Everything of one workspace."""
         query = query_parameters(request, ("after", "notice"))
         return await self._workspace(request, chats_after=query.get("after"))
 
+    @demands(Demand.ADMIN)
     async def save_limits(self, request: Request) -> Response:
         """Sets the limits that were changed; all of them or none."""
         workspace_id = _workspace_id(request)
@@ -137,7 +145,7 @@ class Pages(Handlers):
             patch = limits_patch(form)
             if names_nothing(patch):
                 return see_other(f"/workspaces/{workspace_id}?notice=unchanged")
-            await self.limiter.configure(workspace_id, patch, actor=self._actor(request))
+            await self.limiter.configure(workspace_id, patch, actor=actor_of(request))
         except Misfit as misfit:
             return await self._workspace(
                 request, typed=misfit.typed, notice=NOTICES["misfit"], status=400
@@ -149,6 +157,7 @@ class Pages(Handlers):
             )
         return see_other(f"/workspaces/{workspace_id}?notice=saved")
 
+    @demands(Demand.ADMIN)
     async def release(self, request: Request) -> Response:
         """Gives a hold back."""
         workspace_id = _workspace_id(request)
@@ -201,20 +210,20 @@ class Pages(Handlers):
 
     # ------------------------------------------------------------------ one chat
 
+    @demands(Demand.ADMIN)
     async def chat(self, request: Request) -> Response:
         """A chat with the way to its root and its children."""
         query = query_parameters(request, ("after", "notice"))
         return await self._chat(request, children_after=query.get("after"))
 
+    @demands(Demand.ADMIN)
     async def save_chat(self, request: Request) -> Response:
         """Sets a chat's limit, or removes it."""
         workspace_id, chat_id = _workspace_id(request), _chat_id(request)
         form = await self._form(request)
         try:
             patch = chat_patch(form)
-            await self.limiter.configure_chat(
-                workspace_id, chat_id, patch, actor=self._actor(request)
-            )
+            await self.limiter.configure_chat(workspace_id, chat_id, patch, actor=actor_of(request))
         except Misfit as misfit:
             return await self._chat(
                 request, typed=misfit.typed["limit"], notice=NOTICES["misfit"], status=400
@@ -252,13 +261,9 @@ class Pages(Handlers):
     # ------------------------------------------------------------------ what all share
 
     async def _form(self, request: Request) -> Form:
-        body = await read_body(
-            request, bytes_max=self._bytes_max, timeout_ms=self._timeout_ms, media_type=FORM
-        )
-        return parse_form(body)
-
-    def _actor(self, _: Request) -> str:
-        return ACTOR
+        form = await self._forms.read(request)
+        require_own_token(request, form)
+        return form
 
     def _page(
         self,
@@ -270,7 +275,9 @@ class Pages(Handlers):
         **values: object,
     ) -> Answer:
         notice = notice or NOTICES.get(request.query_params.get("notice", ""))
-        return self._templates.answer(template, status=status, notice=notice, csrf=None, **values)
+        return self._templates.answer(
+            template, status=status, notice=notice, csrf=token_of(request), **values
+        )
 
 
 def _workspace_id(request: Request) -> str:

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
+from limiter.access import Demand, demands
 from limiter.http.answers import NO_STORE, Answer, Header
 from limiter.web import words
 
@@ -61,6 +62,7 @@ class StaticFiles:
         """Where a file is served. Raises KeyError if there is none of that name."""
         return f"/static/{name}?v={self._fingerprints[name]}"
 
+    @demands(Demand.NOTHING)
     async def answer(self, request: Request) -> Answer:
         """The file that the path names; 404 if there is none."""
         found = self._answers.get(request.path_params["name"])

@@ -10,8 +10,9 @@
 
 (() => {
   const REFRESHED_MAX = 12;
-  const notice = document.getElementById("notice");
+  const notice = () => document.getElementById("notice");
   let saving = 0;
+  let ended = false;
 
   const parsed = (text) => new DOMParser().parseFromString(text, "text/html");
 
@@ -19,8 +20,20 @@
     const line = document.createElement("p");
     line.className = "notice bad";
     line.textContent = text;
-    notice.replaceChildren(line);
+    notice().replaceChildren(line);
   };
+
+  // Nothing that was typed is lost: signing in happens elsewhere, and the forms get a new token.
+  function tellEnded() {
+    if (ended && notice().childElementCount) return;
+    ended = true;
+    tell("Your session has ended. What you typed stays here. ");
+    const link = document.createElement("a");
+    link.href = "/sign-in";
+    link.target = "_blank";
+    link.textContent = "Sign in in another tab";
+    notice().firstElementChild.append(link, ", then save again.");
+  }
 
   function take(fresh, element) {
     const other = element.id && fresh.getElementById(element.id);
@@ -30,7 +43,7 @@
   function takeLive(fresh, isAnswer) {
     for (const element of document.querySelectorAll("[data-live]")) {
       // What somebody is using stays, and so does what was said about their form.
-      const inUse = element.contains(document.activeElement) || element === notice;
+      const inUse = element.contains(document.activeElement) || element === notice();
       if (isAnswer || !inUse) take(fresh, element);
     }
     for (const list of document.querySelectorAll("[data-grows]")) {
@@ -63,6 +76,7 @@
     button.setAttribute("aria-disabled", "true");
     button.textContent = button.dataset.busy;
     try {
+      if (ended) await refresh();
       const answer = await fetch(form.action, {
         method: "POST",
         body: new URLSearchParams(new FormData(form)),
@@ -70,15 +84,15 @@
       const fresh = parsed(await answer.text());
       if (!fresh.getElementById("notice")) throw new Error("not a page");
       if (answer.status === 401) {
-        tell("Your session has ended. Sign in in another tab, then save again: what you typed stays here.");
-        return;
-      }
-      if (answer.status === 404 || (answer.redirected && !sharesParts(fresh))) {
-        location.assign(answer.url);
+        tellEnded();
         return;
       }
       for (const field of form.querySelectorAll("[data-field]")) take(fresh, field);
       takeLive(fresh, true);
+      // A page of its own that says why, in its first words.
+      if (!answer.ok && !notice().childElementCount) {
+        tell(fresh.querySelector("h1 + p")?.textContent ?? "That did not work.");
+      }
       settle(form, answer.ok);
     } catch {
       tell("The service did not answer, so it is not known whether that was saved. Try again.");
@@ -89,12 +103,6 @@
       button.textContent = label;
     }
   }
-
-  // Whether an answer is a page about the same things; otherwise it is gone to.
-  const sharesParts = (fresh) =>
-    [...document.querySelectorAll("[data-live]")].some(
-      (element) => element !== notice && fresh.getElementById(element.id),
-    );
 
   function settle(form, ok) {
     const wrong = form.querySelector("[aria-invalid=true]");
@@ -166,10 +174,14 @@
       const answer = await fetch(address);
       const text = await answer.text();
       // A form that was sent meanwhile has been answered with something newer.
-      if (saving) return;
+      if (saving && !ended) return;
       if (answer.status === 401) {
-        tell("Your session has ended. Sign in again to see what is happening now.");
+        tellEnded();
         return;
+      }
+      if (ended) {
+        ended = false;
+        notice().replaceChildren();
       }
       if (answer.ok) takeLive(parsed(text), false);
     }
