@@ -37,7 +37,10 @@
 
   function take(fresh, element) {
     const other = element.id && fresh.getElementById(element.id);
-    if (other && !element.isEqualNode(other)) element.replaceWith(document.adoptNode(other));
+    if (!other || element.isEqualNode(other)) return;
+    // What reads a page out listens to this very element.
+    if (element === notice()) element.replaceChildren(...other.children);
+    else element.replaceWith(document.adoptNode(other));
   }
 
   function takeLive(fresh, isAnswer) {
@@ -168,7 +171,9 @@
 
   async function refresh() {
     const opened = document.querySelectorAll("[data-open][aria-expanded=true]");
-    const addresses = [location.href.split("#")[0].replace(/[?&]notice=[^&]*/, "")];
+    const here = new URL(location);
+    here.searchParams.delete("notice");
+    const addresses = [here];
     for (const button of [...opened].slice(0, REFRESHED_MAX)) addresses.push(button.dataset.open);
     for (const address of addresses) {
       const answer = await fetch(address);
