@@ -26,11 +26,14 @@ from limiter.views import (
     ChatView,
     HoldView,
     RecordView,
+    Spender,
+    Spenders,
     WorkspacePage,
     WorkspaceSort,
 )
 
 LIMIT_MAX = 1_000
+SPENDER_RECORDS_MAX = 100_000
 SEARCH_LENGTH_MAX = 128
 
 # What holds anything else is in no id.
@@ -209,6 +212,37 @@ class Reads:
             return None
         width_ms = _PERIODS[period].bucket_ms + _PERIODS[period].window_ms
         return buckets[0][0] + width_ms - now_ms
+
+    async def spenders(self, workspace_id: str, period: str, *, limit: int = 5) -> Spenders:
+        """The chats that spent most within a window, from the ledger: an interval behind.
+
+        The latest 100,000 records of the window are added up, with none of the sub-chats' spend.
+        """
+        now_ms, buckets = await self._window(workspace_id, period)
+        since_ms = buckets[0][0] if buckets else now_ms
+        rows, complete = await self._storage.reads.spenders(
+            workspace_id, since_ms, SPENDER_RECORDS_MAX, _bounded(limit)
+        )
+        return Spenders(
+            rows=[Spender(chat_id=chat_id, spent_micros=micros) for chat_id, micros in rows],
+            complete=complete,
+        )
+
+    async def tree_holds(
+        self, workspace_id: str, root_chat_id: str, *, limit: int = 100
+    ) -> list[HoldView]:
+        """Those of the first `limit` holds that belong to chats of one tree.
+
+        One of a sub-chat that was made within a snapshot interval may be missing.
+        """
+        holds = [hold for hold in await self.holds(workspace_id, limit=limit) if hold.chat_id]
+        ids = {hold.chat_id for hold in holds if hold.chat_id}
+        roots = await self._storage.reads.roots(workspace_id, sorted(ids))
+        return [
+            hold
+            for hold in holds
+            if hold.chat_id and roots.get(hold.chat_id, hold.chat_id) == root_chat_id
+        ]
 
     # ------------------------------------------------------------------ both sides
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from limiter.models import ChatUsage
+from limiter.models import ChatUsage, PeriodUsage, Violation
 
 WorkspaceSort = Literal["closeness", "name"]
 
@@ -100,6 +100,39 @@ class AuditView(_View, frozen=True, kw_only=True):
     chat_id: str | None
     before: Mapping[str, object] | None
     after: Mapping[str, object]
+
+
+class Explanation(_View, frozen=True, kw_only=True):
+    """What a check of this estimate would say now, and the counters it would be said of.
+
+    `retry_after_ms`: until the call fits; 0 if it does, null if waiting alone never helps. `chats`:
+    from the chat up to its root.
+    """
+
+    workspace_id: str
+    chat_id: str | None
+    at: str
+    estimate_micros: int
+    allowed: bool
+    retry_after_ms: int | None
+    fits_at: str | None
+    violations: list[Violation]
+    periods: Mapping[str, PeriodUsage]
+    chats: list[ChatUsage]
+
+
+class Spender(_View, frozen=True, kw_only=True):
+    """What a chat was charged itself. `chat_id` null: calls without a chat."""
+
+    chat_id: str | None
+    spent_micros: int
+
+
+class Spenders(_View, frozen=True, kw_only=True):
+    """The chats that spent most in a window. `complete`: all of its records were added up."""
+
+    rows: list[Spender]
+    complete: bool
 
 
 class Bucket(_View, frozen=True, kw_only=True):

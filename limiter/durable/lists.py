@@ -166,6 +166,39 @@ def latest_records(connection: Connection, workspace_id: str, limit: int) -> lis
     return [LedgerRow(**row._mapping) for row in connection.execute(query)]
 
 
+def spenders(
+    connection: Connection, workspace_id: str, since_ms: int, rows_max: int, limit: int
+) -> tuple[list[tuple[str | None, int]], bool]:
+    """The chats that were charged most since then, with how much, and whether that is all.
+
+    Only the latest `rows_max` charges are added up.
+    """
+    considered = (
+        select(spend_events.c.chat_id, spend_events.c.charged_micros)
+        .where(spend_events.c.workspace_id == workspace_id, spend_events.c.at_ms >= since_ms)
+        .order_by(spend_events.c.at_ms.desc(), spend_events.c.id.desc())
+        .limit(rows_max)
+        .subquery()
+    )
+    total = func.sum(considered.c.charged_micros)
+    rows = connection.execute(
+        select(considered.c.chat_id, total, func.sum(func.count()).over())
+        .group_by(considered.c.chat_id)
+        .order_by(total.desc(), considered.c.chat_id)
+        .limit(limit)
+    ).all()
+    found = [(chat_id, int(micros)) for chat_id, micros, _ in rows]
+    return found, not rows or rows[0][2] < rows_max
+
+
+def roots(connection: Connection, workspace_id: str, chat_ids: Sequence[str]) -> dict[str, str]:
+    """The roots of the chats that are here, by their ids."""
+    query = select(chats.c.chat_id, chats.c.root_chat_id).where(
+        chats.c.workspace_id == workspace_id, chats.c.chat_id.in_(chat_ids)
+    )
+    return {row.chat_id: row.root_chat_id for row in connection.execute(query)}
+
+
 def window(
     connection: Connection, workspace_id: str, period: str, now_ms: int
 ) -> list[tuple[int, int]]:

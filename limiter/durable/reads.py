@@ -55,6 +55,20 @@ class StorageReads:
             lambda connection: lists.latest_records(connection, workspace_id, limit)
         )
 
+    async def spenders(
+        self, workspace_id: str, since_ms: int, rows_max: int, limit: int
+    ) -> tuple[list[tuple[str | None, int]], bool]:
+        """The chats charged most since then, and whether that is of all charges since then."""
+        return await self._database.read(
+            lambda connection: lists.spenders(connection, workspace_id, since_ms, rows_max, limit)
+        )
+
+    async def roots(self, workspace_id: str, chat_ids: Sequence[str]) -> Mapping[str, str]:
+        """The roots of those of the chats that are here."""
+        return await self._database.read(
+            lambda connection: lists.roots(connection, workspace_id, chat_ids)
+        )
+
     async def window(self, workspace_id: str, period: str, now_ms: int) -> list[tuple[int, int]]:
         """The buckets that still count at `now_ms`, oldest first: start ms, micros."""
         return await self._database.read(

@@ -67,6 +67,8 @@ BATCH = [
         lambda c: lists.holds(c, "acme", 1, 10),
         lambda c: lists.placed_ms(c, "acme", ["r1", "r2"]),
         lambda c: lists.latest_records(c, "acme", 10),
+        lambda c: lists.spenders(c, "acme", 1, 10, 5),
+        lambda c: lists.roots(c, "acme", ["leaf", "root"]),
         lambda c: lists.window(c, "acme", "hourly", 1),
         lambda c: retention.prunable(c, 1),
         lambda c: verify.drift(c, "acme"),

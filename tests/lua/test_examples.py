@@ -33,6 +33,7 @@ STORY = {
     "inspect": "inspected",
     "glance": "glanced",
     "list_holds": "holds",
+    "explain": "explained",
     "retract": "gone",
     "forget": "forgotten",
     "sweep": "swept",
