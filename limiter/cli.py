@@ -212,6 +212,7 @@ def replay(
         Path, typer.Argument(help="CSV with TIMESTAMP, ContextTokens, GeneratedTokens")
     ],
     url: Annotated[str, typer.Option(help="the running service")] = "http://127.0.0.1:8080",
+    key: Annotated[str | None, typer.Option(help="an admin's key, if it asks for keys")] = None,
     workspaces: Annotated[int, typer.Option(help="to spread the requests over")] = 8,
     chats: Annotated[int, typer.Option(help="of each workspace, in trees up to three deep")] = 12,
     speed: Annotated[float, typer.Option(help="1 as the trace, 0 as fast as it goes")] = 0,
@@ -247,6 +248,7 @@ def replay(
         patience_s=patience,
         requests_max=requests,
         json_path=json,
+        key=key,
     )
     raise SystemExit(asyncio.run(run(options, Console())))
 

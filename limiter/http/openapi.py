@@ -29,7 +29,7 @@ from limiter.http.problems import (
     problem_of,
 )
 from limiter.metrics import CONTENT_TYPE as TEXT_TYPE
-from limiter.models import Id
+from limiter.models import ChatTreeUsage, Id, WorkspaceUsage
 
 DESCRIPTION: Final = (
     "Spend limits for LLM calls. Ask `POST /check` before a call, and tell `POST /record` what it "
@@ -75,6 +75,16 @@ _SHOULD_RETRY: Final = {
 _RETRY_AFTER: Final = {
     "description": "Seconds after which this very call fits, if waiting alone helps.",
     "schema": {"type": "integer", "minimum": 0},
+}
+_RATE_LIMIT: Final = {
+    "RateLimit-Policy": {
+        "description": 'The limits in micros, as in the IETF\'s draft: `"hourly";q=…;w=3600`.',
+        "schema": {"type": "string"},
+    },
+    "RateLimit": {
+        "description": 'What is left of them: `"hourly";r=…;t=…`.',
+        "schema": {"type": "string"},
+    },
 }
 _CHALLENGE: Final = {"description": "`Bearer`.", "schema": {"type": "string"}}
 _REF: Final = "#/components/schemas/{name}"
@@ -151,7 +161,9 @@ def _response(status: int, answers: Examples) -> dict[str, Any]:
         if status == HTTPStatus.UNAUTHORIZED:
             described["headers"]["WWW-Authenticate"] = _CHALLENGE
         if status in (PERIOD_DENIED_STATUS, CHAT_DENIED_STATUS):
-            described["headers"]["Retry-After"] = _RETRY_AFTER
+            described["headers"] |= {"Retry-After": _RETRY_AFTER, **_RATE_LIMIT}
+    elif any(isinstance(answer, (WorkspaceUsage, ChatTreeUsage)) for answer in answers.values()):
+        described["headers"] = dict(_RATE_LIMIT)
     if answers:
         described["content"] = _content(answers, status)
     return described

@@ -34,6 +34,7 @@ from limiter.http.bodies import (
     UnsupportedMediaType,
     printable,
 )
+from limiter.http.ratelimit import of_violations
 from limiter.models import Denied, Reason, Refused
 from limiter.money import div_ceil, format_dollars
 
@@ -195,7 +196,7 @@ def denial_answer(denial: Denied | Refused, *, decision: bool) -> Answer:
         return Answer(problem.status, encode(problem), [*_HEADERS, _SHOULD_RETRY[True]])
     # Time has to mend all of them.
     transient = all(violation.transient for violation in denial.violations)
-    headers = [*_HEADERS, _SHOULD_RETRY[transient]]
+    headers = [*_HEADERS, _SHOULD_RETRY[transient], *of_violations(denial.violations)]
     if denial.retry_after_ms is not None:
         headers.append((b"retry-after", b"%d" % div_ceil(denial.retry_after_ms, 1_000)))
     return Answer(problem.status, encode(problem), headers)

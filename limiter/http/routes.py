@@ -14,9 +14,10 @@ from starlette.responses import Response
 
 from limiter.access import Demand, demands
 from limiter.http.access import ANYBODY, actor_of, require_reach
-from limiter.http.answers import NO_STORE, Answer, encode
+from limiter.http.answers import JSON_HEADERS, NO_STORE, Answer, encode
 from limiter.http.bodies import decoder, query_parameters
 from limiter.http.endpoint import Handlers
+from limiter.http.ratelimit import of_chat, of_periods
 from limiter.metrics import CONTENT_TYPE, Metrics
 from limiter.models import ChatPatch, WorkspacePatch
 from limiter.redis.keys import require_id
@@ -102,13 +103,15 @@ class Routes(Handlers):
     async def workspace_usage(self, request: Request) -> Answer:
         """Every window of a workspace now."""
         workspace_id = self._own_workspace_id(request)
-        return Answer(200, encode(await self.limiter.usage(workspace_id)))
+        usage = await self.limiter.usage(workspace_id)
+        return Answer(200, encode(usage), [*JSON_HEADERS, *of_periods(usage.periods)])
 
     @demands(Demand.CALLER)
     async def chat_usage(self, request: Request) -> Answer:
         """A chat's sums and its place in the tree now."""
         ids = self._own_workspace_id(request), _chat_id(request)
-        return Answer(200, encode(await self.limiter.chat_usage(*ids)))
+        usage = await self.limiter.chat_usage(*ids)
+        return Answer(200, encode(usage), [*JSON_HEADERS, *of_chat(usage)])
 
     def _own_workspace_id(self, request: Request) -> str:
         workspace_id = _workspace_id(request)

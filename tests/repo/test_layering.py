@@ -52,6 +52,7 @@ HOMES = {
     "fastapi": {"http", "web", "serve"},
     "genai_prices": {"pricing"},
     "hiredis": {"redis"},
+    "http_sf": {"http"},
     "httpx2": {"client", "replay"},
     "jinja2": {"web"},
     "prometheus_client": {"metrics"},
