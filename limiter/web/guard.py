@@ -29,7 +29,8 @@ CSRF_FIELD: Final = "csrf"
 
 _SESSION: Final = "limiter.page_session"
 # Where somebody who signed in may be sent: the pages, and nothing that a stranger made up.
-_PAGE = re.compile(r"/|(/workspaces/[A-Za-z0-9._@-]{1,128}(?:/chats/[A-Za-z0-9._@-]{1,128})?).*")
+_ID = r"[A-Za-z0-9._@-]{1,128}"
+_PAGE = re.compile(rf"(/workspaces/{_ID}(?:/chats/{_ID})?)(?:/release)?")
 
 
 class ForeignForm(Exception):
@@ -121,7 +122,7 @@ def actor_of(request: Request) -> str:
 def page_behind(path: str) -> str:
     """The page that a form or an address belongs to; the list of workspaces for any other."""
     found = _PAGE.fullmatch(path)
-    return (found[1] if found is not None else None) or "/"
+    return "/" if found is None else found[1]
 
 
 def cookie_header(request: Request, value: str) -> Header:

@@ -90,7 +90,7 @@ class Pages(Handlers):
         further = None
         if page.next is not None:
             further = "/?" + urlencode({"q": search, "sort": sort, "after": page.next})
-        return self._page(
+        return await self._page(
             request,
             "workspaces.html",
             status=status,
@@ -186,7 +186,7 @@ class Pages(Handlers):
         workspace_id = _workspace_id(request)
         sight = await workspace_sight(self.limiter, workspace_id, chats_after=chats_after)
         policy = None if sight.config is None else sight.config.outage_policy
-        return self._page(
+        return await self._page(
             request,
             "workspace.html",
             status=status,
@@ -246,7 +246,7 @@ class Pages(Handlers):
                 workspace_id, parent=chat_id, limit=CHATS_MAX, after=children_after
             ),
         )
-        return self._page(
+        return await self._page(
             request,
             "chat.html",
             status=status,
@@ -265,7 +265,7 @@ class Pages(Handlers):
         require_own_token(request, form)
         return form
 
-    def _page(
+    async def _page(
         self,
         request: Request,
         template: str,
@@ -275,7 +275,7 @@ class Pages(Handlers):
         **values: object,
     ) -> Answer:
         notice = notice or NOTICES.get(request.query_params.get("notice", ""))
-        return self._templates.answer(
+        return await self._templates.answer(
             template, status=status, notice=notice, csrf=token_of(request), **values
         )
 

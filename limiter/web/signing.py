@@ -33,7 +33,7 @@ class Signing:
         if not self._guard.demands_keys:
             return see_other("/")
         notice = NOTICES.get(request.query_params.get("notice", ""))
-        return self.page(behind="/", notice=notice)
+        return await self.page(behind="/", notice=notice)
 
     @demands(Demand.NOTHING)
     async def sign_in(self, request: Request) -> Response:
@@ -44,7 +44,7 @@ class Signing:
         behind = page_behind(form.get("behind", "/"))
         cookie = await self._guard.sign_in(form.get("key", ""))
         if cookie is None:
-            return self.page(behind=behind, is_wrong=True, status=401)
+            return await self.page(behind=behind, is_wrong=True, status=401)
         return see_other(behind, [cookie_header(request, cookie)])
 
     @demands(Demand.ADMIN)
@@ -55,7 +55,7 @@ class Signing:
             return see_other("/")
         return see_other("/sign-in?notice=signed-out", [cookie_header(request, "")])
 
-    def page(
+    async def page(
         self,
         *,
         behind: str,
@@ -64,6 +64,6 @@ class Signing:
         status: int = 200,
     ) -> Answer:
         """The form; `behind` is the page that it leads to."""
-        return self._templates.answer(
+        return await self._templates.answer(
             "sign_in.html", status=status, notice=notice, csrf=None, behind=behind, wrong=is_wrong
         )

@@ -71,17 +71,17 @@ class PageEndpoint:
         except SignedOut as error:
             behind = page_behind(request.url.path)
             notice = NOTICES["ended"] if error.had_one else None
-            return self._signing.page(behind=behind, notice=notice, status=401)
+            return await self._signing.page(behind=behind, notice=notice, status=401)
         except ForeignForm:
-            return self._templates.answer("foreign.html", status=403, **_plain(request))
+            return await self._templates.answer("foreign.html", status=403, **_plain(request))
         except WorkspaceNotFound as error:
-            return self._templates.answer(
+            return await self._templates.answer(
                 "missing.html", status=404, workspace_id=error.workspace_id, **_plain(request)
             )
         except Exception as error:  # noqa: BLE001  # The reader is owed an answer in any case.
             # It logs what is the service's own fault, and knows the status.
             answer = error_answer(error)
-            return self._templates.answer(
+            return await self._templates.answer(
                 "error.html",
                 status=answer.status_code,
                 phrase=HTTPStatus(answer.status_code).phrase,
