@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from limiter import __version__
+from limiter.commands.config_app import config_app
 from limiter.commands.keys_app import keys_app
-from limiter.errors import LimiterError, StartupError
+from limiter.commands.looking_app import looking_app
+from limiter.commands.options import collects
+from limiter.commands.output import print_json, print_table, right
+from limiter.errors import InvalidRequest, LimiterError, StartupError
 from limiter.redis.cli import redis_cli_argv, redis_cli_env, run_command
 from limiter.redis.embedded import embedded_url
 from limiter.redis.scripts import bundled_scripts
@@ -27,14 +27,19 @@ from limiter.settings_text import describe
 app = typer.Typer(
     help="A spend limiter for LLM calls.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+app.add_typer(looking_app)
+app.add_typer(config_app, name="config")
 app.add_typer(keys_app, name="keys")
+
+
+Json = Annotated[bool, typer.Option("--json", help="print one JSON value")]
 
 
 def main() -> None:
     """Runs the command. Exit status 1: it failed; 2: it could not start or was used wrongly."""
     try:
         app()
-    except StartupError as error:
+    except (InvalidRequest, StartupError) as error:
         _fail(str(error), status=2)
     except LimiterError as error:
         _fail(f"{error.code}: {error}", status=1)
@@ -45,28 +50,10 @@ def _fail(message: str, *, status: int) -> None:
     raise SystemExit(status)
 
 
-def _takes_settings(command: Callable[[dict[str, str]], None]) -> Callable[..., None]:
-    """Gives a command an option for every setting. Values are checked where variables are."""
-
-    def wrapper(**options: str | None) -> None:
-        command({name: value for name, value in options.items() if value is not None})
-
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[
-                str | None,
-                typer.Option("--" + name.replace("_", "-"), help=field.description),
-            ],
-        )
-        for name, field in Settings.model_fields.items()
-    ]
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
-    return wrapper
+# Values are checked where variables are.
+_takes_settings = collects(
+    "options", {name: field.description for name, field in Settings.model_fields.items()}
+)
 
 
 @app.command()
@@ -84,12 +71,13 @@ def serve(options: dict[str, str]) -> None:
 
 @app.command()
 @_takes_settings
-def check_config(options: dict[str, str]) -> None:
-    """Check the settings, and print them."""
-    table = Table("setting", "value")
-    for name, value in describe(load_settings(options)).items():
-        table.add_row(name, value)
-    Console().print(table)
+def check_config(options: dict[str, str], json: Json = False) -> None:
+    """Check the settings, and print them, without passwords."""
+    described = describe(load_settings(options))
+    if json:
+        print_json(described)
+    else:
+        print_table(Console(), ["setting", "value"], described.items())
 
 
 @app.command(
@@ -125,7 +113,7 @@ def lua(name: str) -> None:
 
 @app.command()
 def verify(
-    json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    json: Json = False,
 ) -> None:
     """Recompute every counter from the ledger, and compare it with the aggregates and with Redis.
 
@@ -137,30 +125,36 @@ def verify(
     with bar(Console(stderr=True), "verify") as progress:
         verified = asyncio.run(run(load_settings(), progress))
     if json:
-        print(msgspec.json.encode(verified).decode())
+        print_json(verified)
     else:
         print_verified(Console(), verified)
     raise SystemExit(1 if verified.drift else 3 if verified.unsettled else 0)
 
 
 @app.command()
-def snapshot() -> None:
+def snapshot(json: Json = False) -> None:
     """Move what lies in Redis' streams to durable storage now."""
     from limiter.commands.snapshot import snapshot as run
 
     moved = asyncio.run(run(load_settings()))
-    print(f"{moved:,} entries moved; durable storage has everything")
+    if json:
+        print_json({"entries_moved": moved})
+    else:
+        print(f"{moved:,} entries moved; durable storage has everything")
 
 
 @app.command()
-def restore() -> None:
+def restore(json: Json = False) -> None:
     """Load every workspace and chat into Redis from durable storage, before they are needed."""
     from limiter.commands.restore import restore as run
     from limiter.commands.show import bar
 
     with bar(Console(stderr=True), "restore") as progress:
         restored = asyncio.run(run(load_settings(), progress))
-    print(f"{restored.workspaces:,} workspaces and {restored.chats:,} chats are in Redis")
+    if json:
+        print_json(restored)
+    else:
+        print(f"{restored.workspaces:,} workspaces and {restored.chats:,} chats are in Redis")
 
 
 @app.command()
@@ -194,6 +188,7 @@ def ledger(
 def copy_store(
     source: Annotated[str, typer.Option("--from", help="URL of the database that has the data")],
     target: Annotated[str, typer.Option("--to", help="URL of a database that is empty")],
+    json: Json = False,
 ) -> None:
     """Copy durable storage to another database, such as from SQLite to PostgreSQL.
 
@@ -204,10 +199,11 @@ def copy_store(
 
     with bar(Console(stderr=True), "copy") as progress:
         counts = asyncio.run(run(source, target, progress))
-    table = Table("table", "rows")
-    for name, rows in counts.items():
-        table.add_row(name, f"{rows:,}")
-    Console().print(table)
+    if json:
+        print_json({"rows": counts})
+    else:
+        rows = ((name, f"{count:,}") for name, count in counts.items())
+        print_table(Console(), ["table", right("rows")], rows)
 
 
 @app.command()
@@ -258,6 +254,9 @@ def replay(
 
 
 @app.command()
-def version() -> None:
+def version(json: Json = False) -> None:
     """Print the version."""
-    print(__version__)
+    if json:
+        print_json({"version": __version__})
+    else:
+        print(__version__)

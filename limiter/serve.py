@@ -31,6 +31,7 @@ from limiter.metrics import Metrics
 from limiter.redis.embedded import EmbeddedServer
 from limiter.runtime import open_running
 from limiter.settings import ENV_PREFIX, Settings, load_settings
+from limiter.web.site import page_routes
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,9 @@ def worker_app() -> FastAPI:
             yield
             watch.cancel()
 
-    return create_app(settings, lifespan=lifespan, metrics=metrics)
+    app = create_app(settings, lifespan=lifespan, metrics=metrics)
+    app.router.routes.extend(page_routes(app.state, settings))
+    return app
 
 
 def _spare_collections() -> None:

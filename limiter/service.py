@@ -46,11 +46,13 @@ from limiter.models import (
 )
 from limiter.outbox import Outbox
 from limiter.pricing import Prices
+from limiter.reads import Reads
 from limiter.redis.keys import require_id
 from limiter.redis.store import Cold, Known, RedisStore
 from limiter.settings import Settings
 from limiter.snapshot import Snapshot
 from limiter.stored import ResolvedRecord, WorkspaceSettings
+from limiter.views import Explanation
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +94,7 @@ class Limiter:
             ),
             metrics=self._metrics,
         )
+        self.reads = Reads(redis, storage)
         self._outbox = Outbox(redis, storage, snapshot, charge=self._charge)
 
     # ------------------------------------------------------------------ check, record, release
@@ -259,6 +262,21 @@ class Limiter:
                 ancestors=[ancestor.chat_id for ancestor in reversed(above)],
                 children=await self._storage.chat_children(workspace_id, chat_id),
             )
+
+        return await self._loader.answer(call, workspace_id, None, creates=False)
+
+    async def explain(
+        self, workspace_id: str, chat_id: str | None = None, estimate_micros: int | None = None
+    ) -> Explanation:
+        """What a check would say now, without holding or creating anything.
+
+        Without an estimate, the workspace's default one. Raises WorkspaceNotFound, ChatNotFound.
+        """
+        if chat_id is not None:
+            require_id(chat_id, "chat_id")
+
+        async def call(_: Known) -> Explanation | Cold:
+            return await self._redis.explain(workspace_id, chat_id, estimate_micros)
 
         return await self._loader.answer(call, workspace_id, None, creates=False)
 

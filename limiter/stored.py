@@ -101,7 +101,10 @@ class WindowCounters:
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceCounters:
-    """What Redis has of a workspace at `clock_ms`, and of its chats that are not cold."""
+    """What Redis has of a workspace since `clock_ms`, and of its chats that are not cold.
+
+    `now_ms`: when it was looked at. What is due since `clock_ms` has not left and not expired.
+    """
 
     epoch: int
     seq: int
@@ -111,6 +114,7 @@ class WorkspaceCounters:
     unpriced_records: int
     windows: Mapping[str, WindowCounters]
     chats: Mapping[str, ChatCounters]
+    now_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

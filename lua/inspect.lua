@@ -8,7 +8,8 @@
 --   'inspected', epoch, seq, clock ms, held micros, live holds, unpriced records,
 --                per period: {spent micros, start ms of the open bucket, its micros,
 --                             closed buckets as "<start ms>:<micros>" …},
---                per chat: {} when it is cold, or {spent micros, own micros, held micros}
+--                per chat: {} when it is cold, or {spent micros, own micros, held micros},
+--                now ms
 --   'cold'
 -- All numbers are text.
 --
@@ -17,6 +18,7 @@
 -- limiter lua inspect > inspect.lua && redis-cli --eval inspect.lua \
 --   'lim:{0}:acme:workspace' 'lim:{0}:acme:chat:c1'
 
+-- include "now"
 -- include "periods"
 -- include "widths"
 
@@ -42,4 +44,5 @@ for i = 2, #KEYS do
 end
 
 local holds = redis.call('ZCARD', string.sub(KEYS[1], 1, -11) .. ':holds')
-return { 'inspected', f[1], f[2], f[3], f[4], tostring(holds), f[5] or '0', windows, chats }
+local now = string.format('%.0f', now_ms(f[3] + 0))
+return { 'inspected', f[1], f[2], f[3], f[4], tostring(holds), f[5] or '0', windows, chats, now }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Literal
 
 from msgspec import Struct
@@ -153,16 +154,7 @@ async def _inspect_all(
             return None
         found.update(page.chats)
         latest = page
-    return WorkspaceCounters(
-        epoch=latest.epoch,
-        seq=latest.seq,
-        clock_ms=latest.clock_ms,
-        held_micros=latest.held_micros,
-        live_holds=latest.live_holds,
-        unpriced_records=latest.unpriced_records,
-        windows=latest.windows,
-        chats=found,
-    )
+    return replace(latest, chats=found)
 
 
 def _pairs(

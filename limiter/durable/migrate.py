@@ -54,12 +54,18 @@ def migrate(engine: Engine) -> None:
             _upgrade(connection)
 
 
-def _upgrade(connection: Connection) -> None:
+def alembic_config() -> Config:
+    """Where the migrations are."""
     config = Config()
     # A percent sign in the path would be taken for an interpolation.
     folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
     config.set_main_option("script_location", folder)
     config.set_main_option("path_separator", "os")
+    return config
+
+
+def _upgrade(connection: Connection) -> None:
+    config = alembic_config()
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")

@@ -26,6 +26,7 @@ from limiter.durable.fold import Applied
 from limiter.durable.ledger import DeadLetter, LedgerRow
 from limiter.durable.migrate import migrate
 from limiter.durable.queue import Queued, UnappliedRecord
+from limiter.durable.reads import StorageReads
 from limiter.durable.turns import Turns
 from limiter.durable.verify import Drift, Recomputed
 from limiter.errors import StoreUnavailable
@@ -58,6 +59,7 @@ class Storage:
         """`lock_wait_ms`: how long a call waits for others that hold what it needs."""
         self._database = Database(url, lock_wait_ms=lock_wait_ms)
         self._turns = Turns(self._database)
+        self.reads = StorageReads(self._database)
         self.api_keys = ApiKeys(self._database)
 
     async def start(self) -> None:

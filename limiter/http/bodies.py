@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Container
-from typing import ClassVar, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -37,7 +37,23 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 
 _QUOTE_LENGTH_MAX = 80
 _MESSAGE_LENGTH_MAX = 100
-_JSON_TYPE = re.compile(rb"application/([a-z0-9.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
+
+
+class MediaType(NamedTuple):
+    """What a body may say that it is. `usual` is what nearly every client sends."""
+
+    usual: bytes
+    pattern: re.Pattern[bytes]
+
+
+JSON = MediaType(
+    b"application/json",
+    re.compile(rb"application/([a-z0-9.+-]+\+)?json\s*(;.*)?", re.IGNORECASE),
+)
+FORM = MediaType(
+    b"application/x-www-form-urlencoded",
+    re.compile(rb"application/x-www-form-urlencoded\s*(;.*)?", re.IGNORECASE),
+)
 
 # The wordings of msgspec: a message, then where; and the two messages that name a field.
 _LOCATED = re.compile(r"(.*) - at `\$\.?([^`]*)`", re.DOTALL)
@@ -103,7 +119,7 @@ class HeadTooLarge(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
-    """The body says that it is something else than plain JSON."""
+    """The body says that it is something else than the route reads, or compressed."""
 
     code = "unsupported_media_type"
 
@@ -138,15 +154,17 @@ def query_parameters(request: Request, known: Container[str] = ()) -> dict[str, 
     return parameters
 
 
-async def read_body(request: Request, *, bytes_max: int, timeout_ms: int) -> bytes:
+async def read_body(
+    request: Request, *, bytes_max: int, timeout_ms: int, media_type: MediaType = JSON
+) -> bytes:
     """The whole body, read within `bytes_max` and `timeout_ms`.
 
     Raises UnsupportedMediaType, BodyTooLarge, BodyTooSlow; InvalidRequest if the client leaves.
     """
     for name, value in request.scope["headers"]:
         if name == b"content-type":
-            if value != b"application/json" and not _JSON_TYPE.fullmatch(value):
-                raise UnsupportedMediaType("the content-type must be application/json")
+            if value != media_type.usual and not media_type.pattern.fullmatch(value):
+                raise UnsupportedMediaType(f"the content-type must be {media_type.usual.decode()}")
         elif name == b"content-encoding":
             if value.lower() != b"identity":
                 raise UnsupportedMediaType("the body must not be compressed")

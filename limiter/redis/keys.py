@@ -49,6 +49,16 @@ class Keys:
     def chat(self, workspace_id: str, chat_id: str) -> str:
         return f"{self._prefix(workspace_id)}:chat:{require_id(chat_id, 'chat_id')}"
 
+    def window(self, workspace_id: str, period: str) -> str:
+        return f"{self.workspace(workspace_id)}:{period}"
+
+    def holds(self, workspace_id: str) -> str:
+        return f"{self._prefix(workspace_id)}:holds"
+
+    def hold(self, workspace_id: str, reservation_id: str) -> str:
+        reservation_id = require_id(reservation_id, "reservation_id")
+        return f"{self._prefix(workspace_id)}:hold:{reservation_id}"
+
     def stream(self, workspace_id: str) -> str:
         return self.partition_stream(self.partition(workspace_id))
 

@@ -20,6 +20,7 @@ from limiter.models import (
 )
 from limiter.periods import PERIOD_NAMES
 from limiter.stored import ChatCounters, WindowCounters, WorkspaceCounters
+from limiter.views import Explanation
 
 STATES: dict[bytes, ReservationState] = {
     b"h": "held",
@@ -75,7 +76,7 @@ def chat(block: Sequence[Any]) -> ChatUsage | None:
     )
 
 
-def _violation(item: Sequence[Any]) -> Violation:
+def violation(item: Sequence[Any]) -> Violation:
     kind, scope_id, period, reason, limit, spent, held, retry_after, transient = item
     is_chat = kind == b"chat"
     return Violation(
@@ -92,13 +93,18 @@ def _violation(item: Sequence[Any]) -> Violation:
     )
 
 
+def longest_wait_ms(violations: Sequence[Violation]) -> int | None:
+    """Until every one of them lets the call through; None if one never does by itself."""
+    waits = [violation.retry_after_ms for violation in violations]
+    return None if None in waits else max(wait for wait in waits if wait is not None)
+
+
 def denied(reply: Sequence[Any]) -> Denied:
     """'denied', now, estimate, violations. The call fits when the last of its limits lets it."""
     _, now_ms, estimate, items = reply
-    violations = [_violation(item) for item in items]
+    violations = [violation(item) for item in items]
     first = violations[0]
-    waits = [violation.retry_after_ms for violation in violations]
-    retry_after_ms = None if None in waits else max(wait for wait in waits if wait is not None)
+    retry_after_ms = longest_wait_ms(violations)
     return Denied(
         reason=first.reason,
         scope=first.scope,
@@ -113,9 +119,28 @@ def denied(reply: Sequence[Any]) -> Denied:
     )
 
 
+def explanation(workspace_id: str, chat_id: str | None, reply: Sequence[Any]) -> Explanation:
+    """'explained', now, estimate, violations, workspace block, chat blocks."""
+    _, now_ms, estimate, items, workspace, chats = reply
+    violations = [violation(item) for item in items]
+    retry_after_ms = longest_wait_ms(violations) if violations else 0
+    return Explanation(
+        workspace_id=workspace_id,
+        chat_id=chat_id,
+        at=iso_ms(now_ms),
+        estimate_micros=estimate,
+        allowed=not violations,
+        retry_after_ms=retry_after_ms,
+        fits_at=None if retry_after_ms is None else iso_ms(now_ms + retry_after_ms),
+        violations=violations,
+        periods=periods(workspace),
+        chats=[found for found in map(chat, chats) if found],
+    )
+
+
 def counters(reply: Sequence[Any], chat_ids: Sequence[str]) -> WorkspaceCounters:
-    """'inspected', epoch, seq, clock, held, live holds, unpriced, windows, chats as asked for."""
-    if len(reply) != 9 or len(reply[7]) != len(PERIOD_NAMES) or len(reply[8]) != len(chat_ids):
+    """'inspected', epoch, seq, clock, held, live holds, unpriced, windows, chats asked for, now."""
+    if len(reply) != 10 or len(reply[7]) != len(PERIOD_NAMES) or len(reply[8]) != len(chat_ids):
         raise ScriptError(f"inspect: reply of an unexpected shape: {reply!r:.200}")
     epoch, seq, clock_ms, held, live_holds, unpriced = map(int, reply[1:7])
     return WorkspaceCounters(
@@ -131,6 +156,7 @@ def counters(reply: Sequence[Any], chat_ids: Sequence[str]) -> WorkspaceCounters
             for chat_id, block in zip(chat_ids, reply[8], strict=True)
             if block
         },
+        now_ms=int(reply[9]),
     )
 
 

@@ -43,6 +43,7 @@ from limiter.periods import LIFETIME
 from limiter.redis import replies
 from limiter.redis.arguments import config_fields, text, workspace_json
 from limiter.redis.keys import Keys, require_id
+from limiter.redis.reads import RedisReads
 from limiter.redis.server import Link
 from limiter.redis.stream import GROUP
 from limiter.stored import (
@@ -53,6 +54,7 @@ from limiter.stored import (
     WorkspaceCounters,
     WorkspaceSettings,
 )
+from limiter.views import Explanation
 
 # One `again` expires a batch of 500 holds, so this is half a million at once.
 _AGAIN_MAX = 1_000
@@ -89,6 +91,7 @@ class RedisStore:
         self._link = link
         self._keys = keys
         self._memory_ms = memory_ms
+        self.reads = RedisReads(link, keys)
 
     # ------------------------------------------------------------------ decisions
 
@@ -228,6 +231,15 @@ class RedisStore:
             unpriced_records=unpriced,
         )
         return usage, [chat for chat in map(replies.chat, chats) if chat]
+
+    async def explain(
+        self, workspace_id: str, chat_id: str | None, estimate_micros: int | None
+    ) -> Explanation | Cold:
+        """What a check would say, without making it. `estimate_micros` None: the default."""
+        reply = await self._call("explain", workspace_id, text(estimate_micros), chat_id or "")
+        if reply[0] != b"explained":
+            return _cold_or_raise(reply, chat_id)
+        return replies.explanation(workspace_id, chat_id, reply)
 
     # ------------------------------------------------------------------ configuration, loading
 

@@ -138,6 +138,14 @@ class LedgerStreams:
                 )
             )
 
+    async def oldest_ms(self, partition: int) -> int | None:
+        """When the oldest entry that is still to become durable was made; None if there is none."""
+        key = self._keys.partition_stream(partition)
+        async with self._bounded():
+            client = self._client_of(partition)
+            reply = await client.execute_command("XRANGE", key, "-", "+", "COUNT", 1)
+        return int(reply[0][0].partition(b"-")[0]) if reply else None
+
     async def last_id(self, partition: int) -> str | None:
         """The id of the newest entry; None if there is none."""
         key = self._keys.partition_stream(partition)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Connection, event
 
-from limiter.durable import Storage, ledger, load, queue, retention, verify
+from limiter.durable import Storage, ledger, lists, load, queue, retention, verify
 from limiter.durable.books import open_books
 from limiter.durable.engine import SQLITE, Database
 from limiter.durable.fold import wanted_by
@@ -61,6 +61,15 @@ BATCH = [
         lambda c: queue.unapplied(c, 10),
         lambda c: ledger.fingerprints(c, [("acme", "e1"), ("acme", "e9")]),
         lambda c: ledger.ledger_page(c, "acme", 1, 2, None, 10),
+        lambda c: lists.standings(c, ["acme", "zeta"], 1),
+        lambda c: lists.chat_page(c, "acme", None, None, 10),
+        lambda c: lists.chat_page(c, "acme", "root", "a", 10),
+        lambda c: lists.holds(c, "acme", 1, 10),
+        lambda c: lists.placed_ms(c, "acme", ["r1", "r2"]),
+        lambda c: lists.latest_records(c, "acme", 10),
+        lambda c: lists.spenders(c, "acme", 1, 10, 5),
+        lambda c: lists.roots(c, "acme", ["leaf", "root"]),
+        lambda c: lists.window(c, "acme", "hourly", 1),
         lambda c: retention.prunable(c, 1),
         lambda c: verify.drift(c, "acme"),
     ],

@@ -36,16 +36,20 @@ def test_it_reads_every_counter_and_changes_none(acme: Driver, clock: DrivenCloc
     clock.advance(DAY_MS)
     acme.record(400, "e2")
     acme.check(5, "r1", chat="c1")
+    clock.advance(7)
     before = dump(acme.client)
-    status, epoch, seq, now, held, holds, unpriced, windows, chats = inspect(acme, "c1", "c2")
+    status, epoch, seq, changed, held, holds, unpriced, windows, chats, now = inspect(
+        acme, "c1", "c2"
+    )
     assert dump(acme.client) == before
-    assert [status, epoch, seq, int(now)] == [b"inspected", b"1", b"4", START_MS + DAY_MS]
+    assert [status, epoch, seq, int(changed)] == [b"inspected", b"1", b"4", START_MS + DAY_MS]
+    assert int(now) == START_MS + DAY_MS + 7
     assert [held, holds, unpriced] == [b"5", b"1", b"1"]
     assert chats == [[b"30", b"30", b"5"], []]
     spent = {"hourly": 400, "daily": 430, "weekly": 430, "monthly": 430}
     for period, (total, open_start, open_micros, *closed) in zip(PERIODS, windows, strict=True):
         assert int(total) == spent[period.name]
-        assert int(open_start) == clock.now_ms - clock.now_ms % period.bucket_ms
+        assert int(open_start) == int(changed) - int(changed) % period.bucket_ms
         assert int(open_micros) == 400
         assert closed == ([] if period.name == "hourly" else [f"{START_MS}:30".encode()])
 

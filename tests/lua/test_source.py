@@ -41,7 +41,7 @@ def test_all_entry_points_are_looked_at() -> None:
     assert set(ENTRY_POINTS) == {
         *["check", "record", "release", "usage"],
         *["configure", "load_workspace", "load_chat", "retract", "forget"],
-        *["inspect", "sweep"],
+        *["inspect", "glance", "list_holds", "explain", "sweep"],
     }
 
 

@@ -88,6 +88,13 @@ def scripts() -> set[str]:
     return {path.relative_to(ROOT / "lua").as_posix() for path in (ROOT / "lua").rglob("*.lua")}
 
 
+def page_files() -> set[str]:
+    """What the page is made of beside its code."""
+    web = ROOT / "limiter" / "web"
+    files = [*(web / "templates").iterdir(), *(web / "static").iterdir()]
+    return {path.relative_to(ROOT).as_posix() for path in files}
+
+
 def test_wheel_carries_the_scripts_and_nothing_beside_the_package(
     distribution: Distribution,
 ) -> None:
@@ -96,6 +103,8 @@ def test_wheel_carries_the_scripts_and_nothing_beside_the_package(
     assert scripts()
     assert {f"limiter/lua/{name}" for name in scripts()} <= set(names)
     assert "limiter/py.typed" in names
+    assert page_files()
+    assert page_files() <= set(names)
     info = f"llm_spend_limiter-{pyproject()['project']['version']}.dist-info"
     assert {name.split("/")[0] for name in names} == {"limiter", info}
     assert f"{info}/licenses/LICENSE" in names

@@ -1,7 +1,8 @@
 """What a machine may lack: a test skips without it, unless the run says that it must be there.
 
 `TESTS_REQUIRE` is a comma-separated list of such parts (`redis`, `embedded`, `cluster`,
-`postgres`, …). Continuous integration names them all, so that nothing goes untested in silence.
+`postgres`, `browser`, …). Continuous integration names them all, so that nothing goes untested in
+silence.
 """
 
 from __future__ import annotations

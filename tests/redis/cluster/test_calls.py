@@ -127,3 +127,17 @@ async def test_keys_are_reached_where_the_map_has_it_wrong(
         )
         assert not any(answer.queued for answer in answers)
         assert [await spent(parts.limiter, name) for name in WORKSPACES] == [5] * len(WORKSPACES)
+
+
+async def test_workspaces_of_all_nodes_are_listed_with_their_live_figures(
+    cluster: TestCluster, settings_of: MakeSettings
+) -> None:
+    async with open_parts(settings_of(cluster)) as parts:
+        for number, name in enumerate(WORKSPACES):
+            await record(parts.limiter, name, cost_micros=number)
+            await check(parts.limiter, name, estimate_micros=5, reservation_id="r")
+        rows = (await parts.limiter.reads.workspaces(sort="name", limit=100)).rows
+        found = {row.workspace_id: (row.spent_micros, row.held_micros, row.live) for row in rows}
+        assert found == {name: (number, 5, True) for number, name in enumerate(WORKSPACES)}
+        for name in WORKSPACES[::10]:
+            assert [hold.held_micros for hold in await parts.limiter.reads.holds(name)] == [5]
