@@ -28,9 +28,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        # What has just come, and what came of a head after the piece that it began in.
+        # The scope of a head that is not complete, and what came of it after its first piece.
+        self._open_scope: Any = None
+        self._open_bytes = 0
         self._piece_bytes = 0
-        self._head_bytes = 0
         self._timer: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
@@ -43,24 +44,22 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._piece_bytes = len(data)
-        self._head_bytes += len(data)
         super().data_received(data)
-        if not self._head_is_open() and self._is_calling():
+        scope: Any = self.scope
+        cycle: Any = self.cycle
+        has_head = scope is not None and "path" in scope
+        if has_head and cycle is not None and not cycle.response_complete:
             if self._timer is not None:
                 self._stop_timer()
             return
-        if self._head_is_open() and self._head_bytes > HEAD_BYTES_MAX:
-            self._refuse()
-        # Or else it is what is left of a request that was answered already.
+        if not has_head and scope is not None:
+            self._count(scope)
+        # Or else nothing has begun, or it is what is left of a request that was answered already.
         self._start_timer()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
         # A body may be a part of what has come, so it is counted only where that could matter.
-        come_bytes = self._piece_bytes + self._head_bytes
+        come_bytes = self._piece_bytes + self._open_bytes
         if len(self.headers) > HEADERS_MAX or (
             come_bytes > HEAD_BYTES_MAX and self._counted_bytes() > HEAD_BYTES_MAX
         ):
@@ -73,15 +72,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             super().send_400_response(msg)
 
-    def _head_is_open(self) -> bool:
-        """Whether a request has begun, and not all of its headers are there."""
-        scope: Any = self.scope
-        return scope is not None and "path" not in scope
-
-    def _is_calling(self) -> bool:
-        """Whether there is a request that has not been answered to its end."""
-        cycle: Any = self.cycle
-        return cycle is not None and not cycle.response_complete
+    def _count(self, scope: Any) -> None:
+        """Bounds a head that is not complete. Its first piece may have had another's body in it."""
+        if self._open_scope is not scope:
+            self._open_scope, self._open_bytes = scope, 0
+            return
+        self._open_bytes += self._piece_bytes
+        if self._open_bytes > HEAD_BYTES_MAX:
+            self._refuse()
 
     def _counted_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -107,7 +105,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _time_is_up(self) -> None:
         self._timer = None
-        if self._is_calling():
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
             # The beginning of a further request waits behind one that is being answered.
             self._start_timer()
         elif not self.transport.is_closing():
