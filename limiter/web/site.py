@@ -86,6 +86,7 @@ class PageEndpoint:
                 status=answer.status_code,
                 phrase=HTTPStatus(answer.status_code).phrase,
                 problem=problem_of(error),
+                behind=page_behind(request.url.path),
                 **_plain(request),
             )
 

@@ -113,8 +113,10 @@ def test_errors_are_pages(new_page: NewPage, service: Service, workspace_id: str
 
 def test_a_service_without_workspaces(page: Page, tmp_path: Path) -> None:
     with running_service(tmp_path) as service:
+        page.clock.install()
         page.goto(service.url)
         expect(page.locator("#list")).to_contain_text("There is no workspace yet")
         make(service, "first", 1_000_000, 0)
         # By itself, with the next refresh.
+        page.clock.fast_forward(10_000)
         expect(page.get_by_role("link", name="first")).to_be_visible()

@@ -145,7 +145,7 @@ def test_everything_is_done_by_the_keyboard(
     page.keyboard.press("Space")
     expect(page.locator("#chat-flights")).to_be_visible()
     tab_to(page, "flights")
-    tab_to(page, "No limit Edit")
+    tab_to(page, "No limit Edit the limit of flights")
     page.keyboard.press("Enter")
     tab_to(page, "input-of-flights")
     page.keyboard.type("0.75")
@@ -153,7 +153,7 @@ def test_everything_is_done_by_the_keyboard(
     expect(page.get_by_role("status").first).to_contain_text("The chat's limit is in force")
     config = service.get(f"/config/workspaces/{workspace}/chats/flights").body
     assert config["spend_limit_micros"] == 750_000
-    assert focused(page) == "$0.75 Edit"
+    assert focused(page) == "$0.75 Edit the limit of flights"
 
     # A hold is released, and the focus stays near it.
     tab_to(page, f"Release {workspace}-hold")

@@ -68,6 +68,10 @@ def test_redis_is_away(new_page: NewPage, fragile: Service, redis: RedisProcess)
 
     redis.start()
     eventually(lambda: fragile.get("/readyz").status, lambda status: status == 200)
+    # It came back with what it had, and has not heard of the change.
+    page.reload()
+    expect(row).to_contain_text("Not in force yet: calls still meet a limit of $1.00")
+    expect(page.get_by_label("Hourly limit")).to_have_value("0.20")
     limit_is_saved(page, "Saved")
     expect(row).to_contain_text("Over the limit")
     check = {"workspace_id": "acme", "estimate_micros": 1}

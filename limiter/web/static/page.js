@@ -49,7 +49,8 @@
       const inUse = element.contains(document.activeElement) || element === notice();
       if (isAnswer || !inUse) take(fresh, element);
     }
-    for (const list of document.querySelectorAll("[data-grows]")) {
+    // The answer to a form may show another part of the list.
+    for (const list of isAnswer ? [] : document.querySelectorAll("[data-grows]")) {
       let last = null;
       for (const row of fresh.getElementById(list.id)?.children ?? []) {
         const known = document.getElementById(row.id);
