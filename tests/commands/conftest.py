@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from limiter.settings import Settings
+from tests.commands.typed import typed
 from tests.support.postgres import PostgresCluster, postgres
 from tests.support.redis_process import RedisProcess, running_redis
 
-__all__ = ["postgres"]
+__all__ = ["postgres", "typed"]
 
 STORES = ("sqlite", "postgresql")
 
