@@ -22,7 +22,7 @@ from limiter.redis.cli import redis_cli_argv, redis_cli_env, run_command
 from limiter.redis.embedded import embedded_url
 from limiter.redis.scripts import bundled_scripts
 from limiter.settings import Settings, load_settings
-from limiter.settings_text import describe
+from limiter.settings_text import describe, describe_values
 
 app = typer.Typer(
     help="A spend limiter for LLM calls.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -73,11 +73,11 @@ def serve(options: dict[str, str]) -> None:
 @_takes_settings
 def check_config(options: dict[str, str], json: Json = False) -> None:
     """Check the settings, and print them, without passwords."""
-    described = describe(load_settings(options))
+    settings = load_settings(options)
     if json:
-        print_json(described)
+        print_json(describe_values(settings))
     else:
-        print_table(Console(), ["setting", "value"], described.items())
+        print_table(Console(), ["setting", "value"], describe(settings).items())
 
 
 @app.command(

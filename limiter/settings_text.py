@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
@@ -15,6 +16,11 @@ from limiter.settings import ENV_PREFIX, Settings
 def describe(settings: Settings) -> dict[str, str]:
     """Every setting by name as text that is safe to print: no passwords."""
     return {name: _shown(getattr(settings, name)) for name in type(settings).model_fields}
+
+
+def describe_values(settings: Settings) -> dict[str, object]:
+    """The same as values: numbers as numbers, what is not set as None."""
+    return {name: _value(getattr(settings, name)) for name in type(settings).model_fields}
 
 
 def settings_reference() -> str:
@@ -58,9 +64,14 @@ def _values(schema: Mapping[str, Any]) -> str:
 def _shown(value: object) -> str:
     if value is None:
         return "not set"
+    value = _value(value)
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def _value(value: object) -> object:
     if isinstance(value, SecretStr):
         return _masked_url(urlsplit(value.get_secret_value()))
-    return json.dumps(value) if isinstance(value, dict) else str(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def _masked_url(url: SplitResult) -> str:

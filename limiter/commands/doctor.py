@@ -27,7 +27,7 @@ from limiter.errors import LimiterError, RedisUnavailable, StartupError
 from limiter.ids import new_id
 from limiter.metrics import Metrics
 from limiter.redis.cluster import open_link
-from limiter.redis.embedded import EmbeddedServer, running_url
+from limiter.redis.embedded import EmbeddedServer, embedded_url, running_url
 from limiter.redis.examine import examine as examine_server
 from limiter.redis.keys import Keys
 from limiter.redis.scripts import bundled_scripts
@@ -62,16 +62,20 @@ def is_healthy(found: list[Finding]) -> bool:
 
 
 def show_findings(console: Console, found: list[Finding]) -> None:
+    """On a terminal the advice follows what it is about."""
+    if not console.is_terminal:
+        lines = [[one.status, one.check, one.detail, one.advice or ""] for one in found]
+        print_table(console, ["status", "check", "detail", "advice"], lines)
+        return
     rows: list[list[Cell]] = [
         [
-            Text(finding.status, style=_STYLES[finding.status]),
-            finding.check,
-            finding.detail,
-            finding.advice or "",
+            Text(one.status, style=_STYLES[one.status]),
+            one.check,
+            Text(one.detail) if one.advice is None else Text(f"{one.detail}: {one.advice}"),
         ]
-        for finding in found
+        for one in found
     ]
-    print_table(console, ["status", "check", "detail", "advice"], rows)
+    print_table(console, ["status", "check", "detail"], rows)
 
 
 async def _store(settings: Settings, found: list[Finding]) -> ExaminedStore | None:
@@ -92,6 +96,11 @@ async def _store(settings: Settings, found: list[Finding]) -> ExaminedStore | No
 
 
 async def _redis(settings: Settings, found: list[Finding], newest_stored_ms: int | None) -> None:
+    if settings.redis_url is None and embedded_url(settings.data_dir) is None:
+        detail = f"no embedded server ever ran in {settings.data_dir}"
+        advice = "`limiter serve` starts one; is LIMITER_DATA_DIR the service's own?"
+        found.append(Finding(check="redis", status="warn", detail=detail, advice=advice))
+        return
     try:
         async with _open_redis(settings) as link:
             await _servers(link, found, newest_stored_ms)
@@ -141,8 +150,6 @@ async def _open_redis(settings: Settings) -> AsyncIterator[Link]:
             url = settings.redis_url.get_secret_value()
         else:
             running = await asyncio.to_thread(running_url, settings.data_dir)
-            if running is None and not settings.data_dir.is_dir():
-                raise StartupError(f"there is no data in {str(settings.data_dir)!r} yet")
             if running is None:
                 server = EmbeddedServer(settings.data_dir, settings.redis_binary)
                 running = await asyncio.to_thread(server.start)

@@ -184,8 +184,7 @@ def backlog_finding(waiting: int, oldest_wait_ms: int | None, interval_ms: int) 
     """Entries of the streams that durable storage does not have yet."""
     if oldest_wait_ms is None:
         return Finding(check="stream", status="ok", detail="durable storage has everything")
-    detail = f"{waiting:,} entries wait for durable storage, the oldest for "
-    detail += duration(oldest_wait_ms)
+    detail = f"{waiting:,} not durable yet, the oldest for {duration(oldest_wait_ms)}"
     if oldest_wait_ms <= max(_WAIT_INTERVALS * interval_ms, _WAIT_MS_MIN):
         return Finding(check="stream", status="ok", detail=detail)
     return Finding(

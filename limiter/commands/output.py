@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import msgspec
 from rich.console import Console
@@ -14,12 +15,12 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from limiter.errors import InvalidRequest
-from limiter.money import format_dollars, parse_dollars
+from limiter.money import div_ceil, format_dollars, parse_dollars
 from limiter.periods import DAY_MS, HOUR_MS, SECOND_MS
 
 _MINUTE_MS = 60 * SECOND_MS
 _UNITS = (("d", DAY_MS), ("h", HOUR_MS), ("min", _MINUTE_MS), ("s", SECOND_MS))
-_BAR_CELLS = 20
+_BAR_CELLS = 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Cell = str | Text
@@ -47,7 +48,10 @@ def print_table(console: Console, columns: Iterable[Head], rows: Iterable[Iterab
 
 
 def table_of(columns: Iterable[Head], rows: Iterable[Iterable[Cell]]) -> Table:
-    table = Table(*columns)
+    # A column gathers the cells of its table, and must not be used for two.
+    heads = (head if isinstance(head, str) else head.copy() for head in columns)
+    # Without lines, the widest one fits 80 columns.
+    table = Table(*heads, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:
         # As text: what looks like markup in an id is none.
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
@@ -69,23 +73,17 @@ def amount(text: str, option: str) -> int:
 
 def duration(ms: int) -> str:
     """`2 d 4 h`, `12 min`, `43 s`: the two largest units, rounded up to the last one shown."""
-    if ms <= 0:
-        return "0 s"
-    for index, (unit, unit_ms) in enumerate(_UNITS):
-        if ms < unit_ms:
-            continue
-        if index + 1 == len(_UNITS):
-            return f"{-(-ms // unit_ms)} {unit}"
-        finer, finer_ms = _UNITS[index + 1]
-        count = -(-ms // finer_ms)
+    for (unit, unit_ms), (finer, finer_ms) in pairwise(_UNITS):
+        count = div_ceil(ms, finer_ms)
         whole, rest = divmod(count, unit_ms // finer_ms)
-        return f"{whole} {unit} {rest} {finer}" if rest else f"{whole} {unit}"
-    return "1 s"
+        if whole > 0:
+            return f"{whole} {unit} {rest} {finer}" if rest else f"{whole} {unit}"
+    return f"{max(0, div_ceil(ms, SECOND_MS))} s"
 
 
 def until(at: str, then: str | None) -> str:
     """How long from one moment to another one, both as answers have them; '' without one."""
-    return "" if then is None else f"in {duration(moment_ms(then) - moment_ms(at))}"
+    return "" if then is None else duration(moment_ms(then) - moment_ms(at))
 
 
 def moment_ms(text: str) -> int:

@@ -46,7 +46,7 @@ def _limit_lines(found: Explained, limit: Filled) -> Iterator[str]:
         yield "  The largest buckets:"
     for bucket in limit.buckets:
         leaves = until(found.at, bucket.leaves_at)
-        yield f"    {dollars(bucket.micros)} from {bucket.start}, leaves {leaves}"
+        yield f"    {dollars(bucket.micros)} from {bucket.start}, leaves in {leaves}"
     if limit.chats:
         partly = "" if limit.chats_complete else ", of the latest records"
         yield f"  The chats that spent most{partly}:"
@@ -57,7 +57,7 @@ def _limit_lines(found: Explained, limit: Filled) -> Iterator[str]:
     for hold in limit.holds:
         chat = "" if hold.chat_id is None else f" of {hold.chat_id}"
         expires = until(found.at, hold.expires_at)
-        yield f"    {dollars(hold.held_micros)} {hold.reservation_id}{chat}, expires {expires}"
+        yield f"    {dollars(hold.held_micros)} {hold.reservation_id}{chat}, expires in {expires}"
     yield "  The same by hand:"
     for command in limit.commands:
         yield f"    {command.command}"

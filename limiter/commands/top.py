@@ -19,7 +19,9 @@ from limiter.views import WorkspacePage, WorkspaceRow
 # one ended.
 _PAGES_MAX = 50
 
-COLUMNS: list[Head] = ["workspace", "period", right("limit"), right("spent"), right("held"), "used"]
+COLUMNS: list[Head] = [
+    *("workspace", "period", right("limit"), right("spent"), right("held"), "used", "note")
+]
 
 
 async def top(settings: Settings, limit: int) -> WorkspacePage:
@@ -48,21 +50,20 @@ def rows_of(console: Console, page: WorkspacePage) -> list[list[Cell]]:
     return [
         [
             row.workspace_id,
-            _period(row),
+            row.period,
             dollars(row.limit_micros),
             dollars(row.spent_micros),
             dollars(row.held_micros),
             share_cell(console, row.spent_micros + row.held_micros, row.limit_micros),
+            _note(row),
         ]
         for row in page.rows
     ]
 
 
-def _period(row: WorkspaceRow) -> str:
-    marks = [
-        mark for mark, is_so in (("blocked", row.blocked), ("not in Redis", not row.live)) if is_so
-    ]
-    return f"{row.period} ({', '.join(marks)})" if marks else row.period
+def _note(row: WorkspaceRow) -> str:
+    marks = {"blocked": row.blocked, "not in Redis": not row.live}
+    return ", ".join(mark for mark, is_so in marks.items() if is_so)
 
 
 def _screen(console: Console, page: WorkspacePage, interval_s: float) -> Group:

@@ -47,7 +47,7 @@ def _show_workspace(console: Console, found: WorkspaceUsage) -> None:
         ]
         for name, period in found.periods.items()
     ]
-    print_table(console, [*columns, "used", "frees up"], rows)
+    print_table(console, [*columns, "used", "frees up in"], rows)
     if found.unpriced_records:
         print(f"{found.unpriced_records:,} records were of a model without a price")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from limiter.settings import Settings
+from tests.commands.typed import typed
 from tests.support.postgres import postgres
 from tests.support.redis_process import RedisProcess, redis_server
 from tests.support.stores import store_url
 
-__all__ = ["postgres", "redis_server", "store_url"]
+__all__ = ["postgres", "redis_server", "store_url", "typed"]
 
 
 @pytest.fixture
