@@ -45,13 +45,18 @@ BESIDE = {"client": PURE, "replay": PURE | {"pricing"}}
 # A foreign distribution's import name, and the only units that may import it.
 HOMES = {
     "alembic": {"durable"},
+    "anthropic": {"client"},
     "fakeredis": set[str](),
     "fastapi": {"http", "web", "serve"},
     "genai_prices": {"pricing"},
     "hiredis": {"redis"},
     "httpx2": {"client", "replay"},
+    "langchain_core": {"client"},
+    "litellm": {"client"},
+    "openai": {"client"},
     "prometheus_client": {"metrics"},
     "psycopg": {"durable"},
+    "pydantic_ai": {"client"},
     "redis": {"redis"},
     "sqlalchemy": {"durable"},
     "starlette": {"http", "web"},
