@@ -6,6 +6,7 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
+INTEGRATIONS := .venv-integrations
 UV := uv==0.13.9
 
 # What an activated environment or a personal set-up exports must not reach into .venv.
@@ -47,7 +48,7 @@ endef
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 $(VENV)/.installed-run: requirements.lock requirements-dev.lock pyproject.toml
 	$(call install,requirements.lock)
@@ -81,6 +82,19 @@ $(PEERS)/.installed: bench/peers/requirements.lock $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev $(PEERS)/.installed ## run the benchmarks; options by ARGS="http --rounds 5"
 	@exec $(BIN)/python -m bench $(ARGS)
 
+# The packages that the client's integrations connect to are many, and some want older versions of
+# ours. The whole project is installed among them, as it is beside LiteLLM's proxy.
+$(INTEGRATIONS)/.installed: tests/integrations/requirements.lock pyproject.toml $(VENV)/.installed-dev
+	@echo "Installing tests/integrations/requirements.lock into $(INTEGRATIONS)"
+	@$(BIN)/python -m venv --clear $(INTEGRATIONS)
+	@$(INTEGRATIONS)/bin/python -m pip install --quiet --requirement tests/integrations/requirements.lock
+	@PIP_CONSTRAINT=requirements-dev.lock PIP_BUILD_CONSTRAINT=requirements-dev.lock \
+		$(INTEGRATIONS)/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+.PHONY: integrations
+integrations: $(INTEGRATIONS)/.installed ## install what the tests of the integrations need (0.9 GB)
+
 # uv resolves for every supported Python and system at once. What is pinned stays where it is,
 # unless LOCK_ARGS="--upgrade" asks for the newest.
 .PHONY: lock
@@ -92,9 +106,12 @@ lock: ## renew the lock files after a change to pyproject.toml; LOCK_ARGS="--upg
 	$$compile --output-file requirements.lock; \
 	$$compile --constraint requirements.lock --group dev --output-file requirements-dev.lock; \
 	$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 $(LOCK_ARGS) \
-		bench/peers/requirements.txt --output-file bench/peers/requirements.lock
+		bench/peers/requirements.txt --output-file bench/peers/requirements.lock; \
+	$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 $(LOCK_ARGS) \
+		pyproject.toml --all-extras tests/integrations/requirements.txt \
+		--output-file tests/integrations/requirements.lock
 
 .PHONY: clean
 clean: ## remove .venv, caches and build results; data stays
-	rm -rf $(VENV) $(PEERS) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) $(INTEGRATIONS) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -151,9 +151,18 @@ class CallState:
         built(RecordRequest, workspace_id=self._check.workspace_id, cost_micros=cost_micros)
         self._cost_micros, self._usage = cost_micros, None
 
+    def not_billed(self) -> None:
+        """The provider bills nothing: it refused the call, or the call never reached it.
+
+        What is held is given back, whatever `on_error` says.
+        """
+        self._must_run()
+        self._cost_micros, self._usage = None, None
+        self._on_error = "release"
+
     def _must_run(self) -> None:
         if self._admitted is None or self._has_ended:
-            raise RuntimeError("usage and cost are said inside of the call's block")
+            raise RuntimeError("what a call used is said inside of its block")
 
     # ------------------------------------------------------------------ for the clients
 

@@ -17,7 +17,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
-from limiter.errors import InvalidRequest
+from limiter.errors import Forbidden, InvalidRequest
 from limiter.http.answers import encode
 from limiter.http.started import Started
 from limiter.models import (
@@ -34,6 +34,9 @@ from limiter.models import (
 )
 
 Body = TypeVar("Body", bound=msgspec.Struct)
+
+# What browsers say of a request that the page itself sends, or somebody who types an address.
+_OWN_SITE = (b"same-origin", b"none")
 
 _QUOTE_LENGTH_MAX = 80
 _MESSAGE_LENGTH_MAX = 100
@@ -159,7 +162,8 @@ async def read_body(
 ) -> bytes:
     """The whole body, read within `bytes_max` and `timeout_ms`.
 
-    Raises UnsupportedMediaType, BodyTooLarge, BodyTooSlow; InvalidRequest if the client leaves.
+    Raises UnsupportedMediaType, BodyTooLarge, BodyTooSlow; Forbidden if a browser says that a page
+    of another site sends it; InvalidRequest if the client leaves.
     """
     for name, value in request.scope["headers"]:
         if name == b"content-type":
@@ -168,6 +172,9 @@ async def read_body(
         elif name == b"content-encoding":
             if value.lower() != b"identity":
                 raise UnsupportedMediaType("the body must not be compressed")
+        # Where nobody is asked for a key, any page that a developer opens could spend a budget.
+        elif name == b"sec-fetch-site" and value not in _OWN_SITE:
+            raise Forbidden("a page of another site may not do this")
         # The header only makes the refusal earlier: what is read is counted in any case.
         elif name == b"content-length" and _exceeds(value, bytes_max):
             raise BodyTooLarge(bytes_max)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from limiter.client import CallDenied
+from limiter.client import CallDenied, OnError
 from limiter.errors import (
     ChatParentUnknown,
     InvalidRequest,
@@ -235,3 +235,16 @@ async def test_a_call_is_made_once_and_told_of_inside_of_its_block(scene: Scene)
         async with call:
             pytest.fail("a call ran twice")
     assert await scene.spent_and_held() == (1, 0)
+
+
+@pytest.mark.parametrize("on_error", ["release", "charge_estimate"])
+async def test_what_the_provider_does_not_bill_is_given_back(
+    scene: Scene, on_error: OnError
+) -> None:
+    async with scene.client.call(scene.workspace_id, None, 300, on_error=on_error) as call:
+        call.cost(40)
+        call.not_billed()
+    assert isinstance(call.settled, Released)
+    assert await scene.spent_and_held() == (0, 0)
+    with pytest.raises(RuntimeError, match="inside of its block"):
+        call.not_billed()

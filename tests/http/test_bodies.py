@@ -178,6 +178,33 @@ async def test_what_is_not_an_object_of_this_route_is_refused(name: str) -> None
 # --------------------------------------------------------------------------- headers
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "", "SAME-ORIGIN"])
+async def test_a_page_of_another_site_may_change_nothing(site: str) -> None:
+    """A browser sends it without asking first, as long as it is plain text or says nothing."""
+    for method, template in BODIES:
+        limiter = ToldLimiter()
+        async with client_of(limiter) as client:
+            response = await client.request(
+                method,
+                address(template),
+                content=json.dumps(BODIES[method, template]),
+                headers={"sec-fetch-site": site},
+            )
+        assert response.status_code == 403
+        assert problem(response)["code"] == "forbidden"
+        assert limiter.calls == []
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+async def test_what_the_page_itself_sends_is_read(site: str) -> None:
+    for method, template in BODIES:
+        async with client_of(ToldLimiter()) as client:
+            response = await client.request(
+                method, address(template), content="{", headers={"sec-fetch-site": site}
+            )
+        assert response.status_code == 400
+
+
 @pytest.mark.parametrize(
     "headers",
     [

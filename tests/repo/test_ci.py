@@ -59,8 +59,10 @@ def test_lints_then_tests_and_ends_with_what_the_tests_say(clone: Path) -> None:
     done = ci(clone, CI="true")
     assert done.returncode == 0, done.stderr
     calls = (clone / "calls").read_text(encoding="utf-8").splitlines()
-    assert [line for line in calls if line.startswith("make ")] == ["make lint", "make test"]
-    assert calls.count("TESTS_REQUIRE=redis,postgres,embedded,cluster,browser") == 2
+    steps = ["make lint", "make integrations", "make test"]
+    assert [line for line in calls if line.startswith("make ")] == steps
+    required = "TESTS_REQUIRE=redis,postgres,embedded,cluster,browser,integrations"
+    assert calls.count(required) == len(steps)
     assert done.stdout.splitlines()[-1] == "summary of test"
 
 
@@ -78,7 +80,14 @@ def test_keeps_out_what_the_caller_has_set(clone: Path) -> None:
     assert "something on standard input" not in seen
 
 
-@pytest.mark.parametrize(("failing", "ran"), [("lint", ["lint"]), ("test", ["lint", "test"])])
+@pytest.mark.parametrize(
+    ("failing", "ran"),
+    [
+        ("lint", ["lint"]),
+        ("integrations", ["lint", "integrations"]),
+        ("test", ["lint", "integrations", "test"]),
+    ],
+)
 def test_fails_as_soon_as_a_step_fails(clone: Path, failing: str, ran: list[str]) -> None:
     assert ci(clone, FAILING=failing).returncode != 0
     calls = (clone / "calls").read_text(encoding="utf-8").splitlines()
