@@ -24,7 +24,9 @@ HEAD_MS_MAX = 10_000
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. A head above a bound is 431; one that is too slow, the end."""
+    """One connection. A head above a bound is 431; one that is too slow, the end, and so are
+    headers above the bound that follow a body.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -32,6 +34,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._open_scope: Any = None
         self._open_bytes = 0
         self._piece_bytes = 0
+        # What came of a call since its headers, or since there was last a part of its body in it.
+        self._silent_bytes = 0
         self._timer: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
@@ -44,6 +48,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._piece_bytes = len(data)
+        self._silent_bytes += len(data)
         super().data_received(data)
         scope: Any = self.scope
         cycle: Any = self.cycle
@@ -51,6 +56,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if has_head and cycle is not None and not cycle.response_complete:
             if self._timer is not None:
                 self._stop_timer()
+            if self._silent_bytes > HEAD_BYTES_MAX and cycle.more_body:
+                # Headers that follow a body in chunks are kept as well, and have no bound either.
+                self.transport.close()
             return
         if not has_head and scope is not None:
             self._count(scope)
@@ -65,7 +73,12 @@ class BoundedProtocol(HttpToolsProtocol):
         ):
             self._refuse()
             raise HeadTooLarge(HEAD_BYTES_MAX, HEADERS_MAX)
+        self._silent_bytes = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._silent_bytes = 0
+        super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
         """The answer to what is no HTTP, unless there was one already."""

@@ -17,6 +17,8 @@ from tests.http.test_socket import ADMITTED, CHECK_BODY, answer, connected, head
 
 SLOW_MS = 200
 WAIT_S_MAX = 10
+# Far above the bound, and above what the buffers on the way hold.
+TRAILERS_BYTES_MAX = 64 * 2**20
 
 
 def is_closed(connection: socket.socket) -> bool:
@@ -76,6 +78,21 @@ def test_a_head_without_end_is_431_while_it_still_comes(piece: bytes) -> None:
         with contextlib.suppress(ConnectionResetError):
             assert connection.recv(12) == b"HTTP/1.1 431"
         assert sent_bytes < 2**20
+
+
+@pytest.mark.parametrize("piece", [b"x: y\r\n" * 100, b"a" * 1_000])
+def test_trailers_without_end_end_the_connection(piece: bytes) -> None:
+    limiter = ToldLimiter()
+    # Longer than the sending takes: it is the bytes that count.
+    with served(limiter, body_timeout_ms=60_000) as address, connected(address) as connection:
+        connection.sendall(head(transfer_encoding="chunked") + b"1\r\n{\r\n0\r\nx: ")
+        sent_bytes = 0
+        with contextlib.suppress(ConnectionError):
+            while sent_bytes < TRAILERS_BYTES_MAX:
+                connection.sendall(piece)
+                sent_bytes += len(piece)
+    assert sent_bytes < TRAILERS_BYTES_MAX
+    assert limiter.calls == []
 
 
 def test_a_large_body_before_the_next_head_is_not_counted_to_it() -> None:
