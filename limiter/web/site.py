@@ -51,7 +51,7 @@ class PageEndpoint:
     ) -> None:
         self.methods = list(handlers)
         self._handlers = {**handlers, "HEAD": handlers["GET"]} if "GET" in handlers else handlers
-        self._demands = {method: demand_of(handler) for method, handler in self._handlers.items()}
+        self.demands = {method: demand_of(handler) for method, handler in self._handlers.items()}
         self._guard = guard
         self._signing = signing
         self._templates = templates
@@ -65,7 +65,7 @@ class PageEndpoint:
         try:
             if request.method not in _SAFE:
                 require_own_form(request)
-            if self._demands[request.method] is not Demand.NOTHING:
+            if self.demands[request.method] is not Demand.NOTHING:
                 await self._guard.require_session(request)
             return await self._handlers[request.method](request)
         except SignedOut as error:
