@@ -13,6 +13,7 @@ from rich.console import Console
 
 from limiter import __version__
 from limiter.commands.config_app import config_app
+from limiter.commands.keys_app import keys_app
 from limiter.commands.looking_app import looking_app
 from limiter.commands.options import collects
 from limiter.commands.output import print_json, print_table, right
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(looking_app)
 app.add_typer(config_app, name="config")
+app.add_typer(keys_app, name="keys")
 
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON value")]
@@ -210,6 +212,7 @@ def replay(
         Path, typer.Argument(help="CSV with TIMESTAMP, ContextTokens, GeneratedTokens")
     ],
     url: Annotated[str, typer.Option(help="the running service")] = "http://127.0.0.1:8080",
+    key: Annotated[str | None, typer.Option(help="an admin's key, if it asks for keys")] = None,
     workspaces: Annotated[int, typer.Option(help="to spread the requests over")] = 8,
     chats: Annotated[int, typer.Option(help="of each workspace, in trees up to three deep")] = 12,
     speed: Annotated[float, typer.Option(help="1 as the trace, 0 as fast as it goes")] = 0,
@@ -245,6 +248,7 @@ def replay(
         patience_s=patience,
         requests_max=requests,
         json_path=json,
+        key=key,
     )
     raise SystemExit(asyncio.run(run(options, Console())))
 

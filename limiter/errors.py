@@ -8,7 +8,11 @@ A denial is not here: it is an expected outcome and comes back as a value (`mode
     ├── NotFound
     │   ├── WorkspaceNotFound
     │   ├── ChatNotFound
-    │   └── ReservationNotFound
+    │   ├── ReservationNotFound
+    │   └── KeyNotFound
+    ├── AccessDenied
+    │   ├── Unauthenticated       no key, or one that is not valid
+    │   └── Forbidden             a valid key that may not do this
     ├── Conflict                  well-formed, but contradicts what is already there
     │   ├── IdReused              same id, other payload
     │   ├── ReservationSettled    a check names a reservation that is no longer held
@@ -84,6 +88,32 @@ class ReservationNotFound(NotFound):
     def __init__(self, reservation_id: str) -> None:
         super().__init__(f"reservation {reservation_id!r} is not known")
         self.reservation_id = reservation_id
+
+
+class KeyNotFound(NotFound):
+    code = "key_not_found"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"there is no key {key_id!r}")
+        self.key_id = key_id
+
+
+class AccessDenied(LimiterError):
+    """The caller may not do this. Nothing was looked up for it."""
+
+    code = "access_denied"
+
+
+class Unauthenticated(AccessDenied):
+    """There is no key, or more than one, or it is not valid: malformed, wrong, unknown, revoked."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(AccessDenied):
+    """The key is valid, and its role or its workspace is another one than this takes."""
+
+    code = "forbidden"
 
 
 class Conflict(LimiterError):

@@ -77,6 +77,26 @@ async def open_limiter(
     Raises StartupError for a server on which counters would not be safe, and StoreUnavailable when
     the store cannot be reached.
     """
+    async with open_running(
+        settings,
+        scripts=scripts,
+        metrics=metrics,
+        keeps=keeps,
+        takes_any_server=takes_any_server,
+    ) as parts:
+        yield parts.limiter
+
+
+@contextlib.asynccontextmanager
+async def open_running(
+    settings: Settings,
+    *,
+    scripts: ScriptSet | None = None,
+    metrics: Metrics | None = None,
+    keeps: bool = True,
+    takes_any_server: bool = False,
+) -> AsyncIterator[Parts]:
+    """What `open_limiter` opens, with all its parts. Raises as that does."""
     async with open_parts(
         settings,
         scripts=scripts,
@@ -89,7 +109,7 @@ async def open_limiter(
         work = _keep if keeps else _watch
         upkeep = asyncio.create_task(work(parts, stopping, interval_s=interval_s))
         try:
-            yield parts.limiter
+            yield parts
         finally:
             if await _stopped(upkeep, stopping) and keeps:
                 await _last_pass(parts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -21,12 +22,17 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from limiter.errors import StartupError
 from limiter.http.app import create_app
+from limiter.http.protocol import BoundedProtocol
 from limiter.keeper import Keeper
+from limiter.keyring import Keyring
 from limiter.metrics import Metrics
 from limiter.redis.embedded import EmbeddedServer
-from limiter.runtime import open_limiter
+from limiter.runtime import open_running
 from limiter.settings import ENV_PREFIX, Settings, load_settings
+
+logger = logging.getLogger(__name__)
 
 _PARENT_POLL_S = 1.0
 _SHUTDOWN_S_MAX = 10
@@ -79,7 +85,7 @@ def serve(settings: Settings, options: Mapping[str, str]) -> None:
             port=settings.port,
             workers=settings.workers,
             loop="uvloop",
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
             lifespan="on",
             access_log=False,
@@ -93,8 +99,15 @@ def serve(settings: Settings, options: Mapping[str, str]) -> None:
 
 async def _rehearse(settings: Settings) -> bool:
     """Whether Redis answers; it may come later. Raises what keeps the service from starting."""
-    async with open_limiter(settings) as limiter:
-        return (await limiter.readiness()).redis
+    if settings.auth == "off" and not settings.is_local:
+        logger.warning("LIMITER_AUTH=off: whoever reaches %s may set every limit", settings.host)
+    async with open_running(settings) as parts:
+        if settings.demands_keys and not await parts.storage.api_keys.has_admin():
+            raise StartupError(
+                f"callers on {settings.host} need a key, and there is no admin key yet: "
+                "make one with `limiter keys create --role admin`"
+            )
+        return (await parts.limiter.readiness()).redis
 
 
 def worker_app() -> FastAPI:
@@ -106,8 +119,12 @@ def worker_app() -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_limiter(settings, metrics=metrics, keeps=False) as limiter:
-            app.state.limiter = limiter
+        async with (
+            open_running(settings, metrics=metrics, keeps=False) as parts,
+            Keyring(parts.storage.api_keys) as keyring,
+        ):
+            app.state.limiter = parts.limiter
+            app.state.keyring = keyring
             watch = asyncio.create_task(_stop_without(supervisor))
             _spare_collections()
             yield

@@ -8,15 +8,12 @@ It must not open, connect to or start anything.
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -26,7 +23,6 @@ from pydantic import (
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -35,10 +31,12 @@ from limiter import periods
 from limiter.errors import StartupError
 from limiter.models import HOLD_MS_MAX, HoldExpiry, OutagePolicy
 from limiter.money import MICROS_MAX, div_ceil
-from limiter.urls import is_cluster_url, require_database_url, require_redis_url
+from limiter.settings_values import Limits, Whole, WholeOrNone, did_you_mean
+from limiter.urls import is_cluster_url, is_loopback, require_database_url, require_redis_url
 
 ENV_PREFIX = "LIMITER_"
 
+Auth = Literal["auto", "keys", "off"]
 Durability = Literal["snapshot", "sync"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -54,52 +52,8 @@ _RETENTION_DAYS_MIN = div_ceil(
     max(period.window_ms + period.bucket_ms for period in periods.PERIODS), periods.DAY_MS
 )
 
-_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,20}")
 # What Kubernetes puts into every pod next to a service that is named `limiter`.
 _SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT)|PORT_[0-9]+_(TCP|UDP)")
-
-
-def _whole_number(value: object) -> object:
-    """Stricter than int(): no floats, booleans, blanks, underscores, exponents."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
-        return int(value)
-    if value is None:
-        return None
-    raise ValueError("must be a whole number")
-
-
-def _limits(value: object) -> object:
-    """Every period with its limit or None, from a mapping or a JSON object of some of them."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value, object_pairs_hook=_object_without_repeats)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"must be a JSON object of limits by period: {error}") from None
-    if not isinstance(value, Mapping):
-        raise ValueError("must be a JSON object of limits by period")
-    for name, limit in value.items():
-        if name not in periods.PERIOD_NAMES:
-            nearest = _did_you_mean(str(name), periods.PERIOD_NAMES)
-            known = ", ".join(periods.PERIOD_NAMES)
-            raise ValueError(f"no such period: {str(name)[:40]!r}{nearest} (there are {known})")
-        whole = isinstance(limit, int) and not isinstance(limit, bool)
-        if limit is not None and not (whole and 0 <= limit <= MICROS_MAX):
-            raise ValueError(f"{name} must be null or a whole number from 0 to {MICROS_MAX}")
-    return {name: value.get(name) for name in periods.PERIOD_NAMES}
-
-
-def _object_without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("a name is there twice")
-    return dict(pairs)
-
-
-Whole = Annotated[int, BeforeValidator(_whole_number)]
-WholeOrNone = Annotated[int | None, BeforeValidator(_whole_number)]
-# `NoDecode`: the text reaches `_limits`, which is stricter than the default JSON decoder.
-Limits = Annotated[dict[str, int | None], NoDecode, BeforeValidator(_limits)]
 
 
 class Settings(BaseSettings):
@@ -130,6 +84,11 @@ class Settings(BaseSettings):
         ge=0,
         le=65_535,
         description="Port to listen on; 0 lets the system choose one.",
+    )
+    auth: Auth = Field(
+        default="auto",
+        description="Whether callers need a key: `keys` always, `off` never, `auto` unless the "
+        "service listens on loopback only.",
     )
     workers: Whole = Field(default=1, ge=1, le=256, description="Service processes.")
     data_dir: Path = Field(
@@ -322,6 +281,16 @@ class Settings(BaseSettings):
             )
         return self
 
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the service."""
+        return is_loopback(self.host)
+
+    @property
+    def demands_keys(self) -> bool:
+        """Whether callers need a key."""
+        return self.auth == "keys" or (self.auth == "auto" and not self.is_local)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -351,7 +320,7 @@ def load_settings(
     # Keyword arguments with a leading underscore would steer pydantic-settings itself.
     unknown = [name for name in options or {} if name not in Settings.model_fields]
     if unknown:
-        nearest = _did_you_mean(unknown[0], Settings.model_fields)
+        nearest = did_you_mean(unknown[0], Settings.model_fields)
         raise StartupError(f"there is no setting {unknown[0]!r}{nearest}")
     try:
         return Settings(**{"_env_file": env_file, **(options or {})})
@@ -376,7 +345,7 @@ def _refuse_unknown_variables(variables: Mapping[str, str | None]) -> None:
         if name.upper().startswith(ENV_PREFIX)
     }
     lines = [
-        f"there is no setting {ENV_PREFIX}{name[:80]}{_did_you_mean(name, known, ENV_PREFIX)}"
+        f"there is no setting {ENV_PREFIX}{name[:80]}{did_you_mean(name, known, ENV_PREFIX)}"
         for name in sorted(present - known)
     ]
     if any(_SERVICE_LINK.match(name) for name in present):
@@ -386,9 +355,3 @@ def _refuse_unknown_variables(variables: Mapping[str, str | None]) -> None:
         )
     if lines:
         raise StartupError("\n".join(lines))
-
-
-def _did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
-    # Compared without the prefix, which would make any two names look alike.
-    nearest = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {prefix}{nearest[0]}?" if nearest else ""

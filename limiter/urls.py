@@ -1,4 +1,4 @@
-"""What a URL of Redis or of durable storage may look like.
+"""What a URL of Redis or of durable storage may look like, and which addresses are loopback.
 
 A cluster's URL is ours: `redis+cluster://` and `rediss+cluster://`, with any of its nodes,
 separated by commas. No message repeats a URL: it may carry a password. It must not connect to
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
@@ -61,6 +62,14 @@ def split_cluster_url(url: str) -> ClusterUrl:
             raise ValueError("names a database, of which a cluster has only the first")
         seeds.append(Address(one.hostname, one.port or _REDIS_PORT))
     return ClusterUrl(plain, user + at, tuple(seeds), rest)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there. False where that is not certain."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def require_redis_url(text: str) -> None:

@@ -46,6 +46,7 @@ def test_defaults() -> None:
     assert load_settings().model_dump() == {
         "host": "127.0.0.1",
         "port": 8080,
+        "auth": "auto",
         "workers": 1,
         "data_dir": Path("limiter-data"),
         "redis_url": None,
@@ -91,6 +92,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
     values: dict[str, str] = {
         "host": "::1",
         "port": "1234",
+        "auth": "keys",
         "workers": "2",
         "data_dir": "elsewhere",
         "redis_url": "rediss://redis.example:6380/1",
@@ -579,3 +581,26 @@ def test_the_reference_page_shows_values_and_defaults_as_they_are_written() -> N
     assert "| `LIMITER_REDIS_URL` | URL |  |" in page
     assert "| `LIMITER_DEFAULT_LIMITS` | JSON |  |" in page
     assert "| `LIMITER_CEILING_INPUT_MICROS_PER_MILLION` | 1 to 9007199254740991 |  |" in page
+
+
+@pytest.mark.parametrize(
+    ("host", "is_local"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.2", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),  # noqa: S104
+        ("::", False),
+        ("10.0.0.1", False),
+        ("0", False),
+        ("127.1", False),  # It is, but a slip that looks alike is not.
+        ("localhost.example", False),
+        ("limiter", False),
+    ],
+)
+def test_keys_are_demanded_unless_only_this_machine_can_call(host: str, is_local: bool) -> None:
+    assert load_settings({"host": host}).is_local is is_local
+    assert load_settings({"host": host}).demands_keys is not is_local
+    assert load_settings({"host": host, "auth": "keys"}).demands_keys
+    assert not load_settings({"host": host, "auth": "off"}).demands_keys

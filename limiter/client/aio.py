@@ -7,7 +7,7 @@ It must not decide what an answer means, when to repeat, or what to tell at the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -24,6 +24,7 @@ from limiter.client.options import (
     SETTLE_DEADLINE_MS,
     Caller,
     base_url,
+    key_headers,
 )
 from limiter.errors import LimiterError, Unavailable
 from limiter.models import (
@@ -117,6 +118,7 @@ class AsyncClient(Caller[AsyncCall]):
         self,
         limiter: str | AsyncLimiter,
         *,
+        key: str | None = None,
         http: httpx2.AsyncClient | None = None,
         outage_policy: OutagePolicy = "allow",
         check_deadline_ms: int = CHECK_DEADLINE_MS,
@@ -124,6 +126,8 @@ class AsyncClient(Caller[AsyncCall]):
     ) -> None:
         """`limiter`: the service's address, or a Limiter of this process, which the caller closes.
 
+        `key`: the API key that a service may ask for; without a valid one every method raises
+        Unauthenticated, and Forbidden with one that may not do this.
         `outage_policy`: what becomes of a `call` whose check nobody answers. `allow` runs it, as
         the service does by default while its Redis is away; `deny` raises Unavailable. What the
         service decides itself is not touched by it.
@@ -131,7 +135,7 @@ class AsyncClient(Caller[AsyncCall]):
         `settle_deadline_ms` the wait behind it: for a record or a release.
         `http` is used instead of a client of its own (TLS, proxies, headers) and stays open.
 
-        Raises ValueError for an address that is none.
+        Raises ValueError for an address or a key that is none.
         """
         super().__init__(
             outage_policy=outage_policy,
@@ -144,7 +148,9 @@ class AsyncClient(Caller[AsyncCall]):
             "settle_deadline_ms": settle_deadline_ms,
         }
         if isinstance(limiter, str):
-            self._limiter = _Service(base_url(limiter), http, **deadlines)
+            self._limiter = _Service(base_url(limiter), http, key_headers(key), **deadlines)
+        elif key is not None:
+            raise ValueError("a Limiter of this process asks for no key")
         else:
             self._limiter = Bounded(limiter, **deadlines)
 
@@ -189,6 +195,7 @@ class _Service:
         self,
         url: str,
         http: httpx2.AsyncClient | None,
+        key_headers: Mapping[str, str],
         *,
         check_deadline_ms: int,
         settle_deadline_ms: int,
@@ -196,6 +203,7 @@ class _Service:
         self._url = url
         self._owns_http = http is None
         self._http = httpx2.AsyncClient(limits=LIMITS) if http is None else http
+        self._key_headers = key_headers
         self._check_deadline_ms = check_deadline_ms
         self._settle_deadline_ms = settle_deadline_ms
 
@@ -236,7 +244,7 @@ class _Service:
             exchange.method,
             self._url + exchange.path,
             content=exchange.content,
-            headers=exchange.headers,
+            headers={**exchange.headers, **self._key_headers},
             timeout=timeout_s,
         )
         return Reply(response.status_code, response.headers, response.content)

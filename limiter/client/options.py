@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from limiter.access import split_key
 from limiter.client.call import OnError, check_of_call
 from limiter.models import CheckRequest, EstimateUsage, OutagePolicy
 
@@ -27,6 +28,15 @@ def base_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError(f"not the address of a service: {url!r}")
     return url.rstrip("/")
+
+
+def key_headers(key: str | None) -> dict[str, str]:
+    """What presents an API key. Raises ValueError for what is none, and does not repeat it."""
+    if key is None:
+        return {}
+    if split_key(key) is None:
+        raise ValueError("not an API key: one reads lim_<id>_<secret>")
+    return {"authorization": f"Bearer {key}"}
 
 
 class Caller(Generic[CallT]):

@@ -22,6 +22,7 @@ from limiter.client.options import (
     SETTLE_DEADLINE_MS,
     Caller,
     base_url,
+    key_headers,
 )
 from limiter.errors import LimiterError, Unavailable
 from limiter.models import (
@@ -108,6 +109,7 @@ class Client(Caller[Call]):
         self,
         url: str,
         *,
+        key: str | None = None,
         http: httpx2.Client | None = None,
         outage_policy: OutagePolicy = "allow",
         check_deadline_ms: int = CHECK_DEADLINE_MS,
@@ -124,6 +126,7 @@ class Client(Caller[Call]):
         self._url = base_url(url)
         self._owns_http = http is None
         self._http = httpx2.Client(limits=LIMITS) if http is None else http
+        self._key_headers = key_headers(key)
 
     def __enter__(self) -> Self:
         return self
@@ -173,7 +176,7 @@ class Client(Caller[Call]):
             exchange.method,
             self._url + exchange.path,
             content=exchange.content,
-            headers=exchange.headers,
+            headers={**exchange.headers, **self._key_headers},
             timeout=timeout_s,
         )
         return Reply(response.status_code, response.headers, response.content)

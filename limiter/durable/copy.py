@@ -16,6 +16,7 @@ from limiter.durable.bulk import AnyRow, insert_new
 from limiter.durable.engine import SQLITE, Database
 from limiter.durable.migrate import migrate
 from limiter.durable.schema import (
+    api_keys,
     config_audit,
     dead_letters,
     metadata,
@@ -90,6 +91,8 @@ def _marks(connection: Connection) -> list[int]:
         func.max(spend_events.c.id),
         func.max(config_audit.c.id),
         func.max(dead_letters.c.id),
+        func.count(api_keys.c.key_id),
+        func.count(api_keys.c.revoked_at_ms),
     )
     return [int(connection.scalar(select(source)) or 0) for source in sources]
 

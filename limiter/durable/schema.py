@@ -268,3 +268,20 @@ dead_letters = Table(
     Column("fields", Text, nullable=False),
     UniqueConstraint("partition", "stream_id"),
 )
+
+# Who may call, and as what. Of the secret only its SHA-256 is here. No workspace: all of them.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", Word, primary_key=True),
+    Column("secret_hash", Word, nullable=False),
+    Column("role", Word, nullable=False),
+    Column("workspace_id", Word),
+    Column("label", Text, nullable=False),
+    # Both by the wall clock.
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("revoked_at_ms", BigInteger),
+    CheckConstraint("role IN ('caller', 'admin', 'monitor')", name="role"),
+    CheckConstraint("workspace_id IS NULL OR role = 'caller'", name="workspace_id"),
+    sqlite_with_rowid=False,
+)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError
 
 from limiter.durable import config, ledger, load, queue, retention, verify
+from limiter.durable.api_keys import ApiKeys
 from limiter.durable.books import UnknownWorkspaces
 from limiter.durable.config import AuditRow
 from limiter.durable.engine import LOCK_WAIT_MS, Database
@@ -59,6 +60,7 @@ class Storage:
         self._database = Database(url, lock_wait_ms=lock_wait_ms)
         self._turns = Turns(self._database)
         self.reads = StorageReads(self._database)
+        self.api_keys = ApiKeys(self._database)
 
     async def start(self) -> None:
         """Brings the database to this version of the program. Raises StartupError as well.

@@ -21,6 +21,7 @@ from starlette.types import Lifespan, Receive, Scope, Send
 from limiter import __version__
 from limiter.errors import LimiterError
 from limiter.http import paths
+from limiter.http.access import Guard
 from limiter.http.calls import Calls
 from limiter.http.endpoint import Endpoint
 from limiter.http.openapi import DESCRIPTION, TAGS, extended
@@ -60,14 +61,15 @@ def create_app(
     settings: Settings, *, lifespan: Lifespan[FastAPI], metrics: Metrics | None = None
 ) -> FastAPI:
     """The app of one process. `lifespan` sets `app.state.limiter` to a running Limiter, which
-    counts in `metrics`.
+    counts in `metrics`, and `app.state.keyring` to a Keyring, where the settings demand keys.
     """
     state = State()
+    guard = Guard(state) if settings.demands_keys else None
     calls, routes = Calls(state, settings), Routes(state, settings)
     hot = {
-        paths.CHECK: Endpoint({"POST": calls.check}),
-        paths.RECORD: Endpoint({"POST": calls.record}),
-        paths.RELEASE: Endpoint({"POST": calls.release}),
+        paths.CHECK: Endpoint({"POST": calls.check}, guard),
+        paths.RECORD: Endpoint({"POST": calls.record}, guard),
+        paths.RELEASE: Endpoint({"POST": calls.release}, guard),
     }
     endpoints = {
         **hot,
@@ -76,7 +78,8 @@ def create_app(
                 "GET": routes.workspace_config,
                 "PATCH": routes.patch_workspace,
                 "PUT": routes.put_workspace,
-            }
+            },
+            guard,
         ),
         paths.CHAT_CONFIG: Endpoint(
             {
@@ -84,13 +87,14 @@ def create_app(
                 "PATCH": routes.patch_chat,
                 "PUT": routes.put_chat,
                 "DELETE": routes.delete_chat,
-            }
+            },
+            guard,
         ),
-        paths.WORKSPACE_USAGE: Endpoint({"GET": routes.workspace_usage}),
-        paths.CHAT_USAGE: Endpoint({"GET": routes.chat_usage}),
-        paths.HEALTH: Endpoint({"GET": routes.healthz}),
-        paths.READINESS: Endpoint({"GET": routes.readyz}),
-        paths.METRICS: Endpoint({"GET": MetricsRoute(metrics or Metrics()).metrics}),
+        paths.WORKSPACE_USAGE: Endpoint({"GET": routes.workspace_usage}, guard),
+        paths.CHAT_USAGE: Endpoint({"GET": routes.chat_usage}, guard),
+        paths.HEALTH: Endpoint({"GET": routes.healthz}, guard),
+        paths.READINESS: Endpoint({"GET": routes.readyz}, guard),
+        paths.METRICS: Endpoint({"GET": MetricsRoute(metrics or Metrics()).metrics}, guard),
     }
     app = App(
         hot=hot,

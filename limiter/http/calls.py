@@ -8,7 +8,9 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 
+from limiter.access import Demand, demands
 from limiter.errors import InvalidRequest, Unavailable
+from limiter.http.access import require_reach
 from limiter.http.answers import Answer, encode
 from limiter.http.bodies import decoder, header_values, query_parameters
 from limiter.http.endpoint import Handlers
@@ -33,19 +35,25 @@ _decode_release = decoder(ReleaseRequest)
 class Calls(Handlers):
     """The handlers, each for one route and method."""
 
+    @demands(Demand.CALLER)
     async def check(self, request: Request) -> Answer:
         """200 admitted, 402 and 409 denied, 503 refused; with `?decision=true` always 200."""
         decision = _decision(request)
         check = _decode_check(await self.body(request))
+        if self._demands_keys:
+            require_reach(request, check.workspace_id)
         result = await self.limiter.check(check)
         if isinstance(result, Admitted):
             return Answer(200, encode(result))
         return denial_answer(result, decision=decision)
 
+    @demands(Demand.CALLER)
     async def record(self, request: Request) -> Answer:
         """200, or 202 when the record waits in the ledger for Redis to come back."""
         query_parameters(request)
         record = _with_key(_decode_record(await self.body(request)), request)
+        if self._demands_keys:
+            require_reach(request, record.workspace_id)
         try:
             recorded: Recorded = await self.limiter.record(record)
         except Unavailable as error:
@@ -55,10 +63,13 @@ class Calls(Handlers):
             return error_answer(error, should_retry=any(ids))
         return Answer(202 if recorded.queued else 200, encode(recorded))
 
+    @demands(Demand.CALLER)
     async def release(self, request: Request) -> Answer:
         """200, as often as it is asked."""
         query_parameters(request)
         release = _decode_release(await self.body(request))
+        if self._demands_keys:
+            require_reach(request, release.workspace_id)
         return Answer(200, encode(await self.limiter.release(release)))
 
 

@@ -5,28 +5,39 @@ It must not know what the handlers do.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 from starlette.datastructures import State
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from limiter.access import Demand, demand_of
+from limiter.http.access import Guard, Handler
 from limiter.http.bodies import read_body
 from limiter.http.problems import error_answer
 from limiter.service import Limiter
 from limiter.settings import Settings
 
-Handler = Callable[[Request], Awaitable[Response]]
-
 
 class Endpoint:
-    """Answers one path; the router lets only the methods of `handlers` through."""
+    """Answers one path; the router lets only the methods of `handlers` through.
 
-    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+    `demands` is what each method's handler declares. Without a `guard` nobody is asked for a key.
+    Raises TypeError for a handler that declares nothing.
+    """
+
+    def __init__(self, handlers: Mapping[str, Handler], guard: Guard | None) -> None:
         self.methods = list(handlers)
-        # The server leaves out the body of the answer to a HEAD.
-        self._handlers = {**handlers, "HEAD": handlers["GET"]} if "GET" in handlers else handlers
+        self.demands: Mapping[str, Demand] = {
+            method: demand_of(handler) for method, handler in handlers.items()
+        }
+        self._handlers = {
+            method: handler if guard is None else guard.guarded(handler)
+            for method, handler in handlers.items()
+        }
+        if "GET" in self._handlers:
+            # The server leaves out the body of the answer to a HEAD.
+            self._handlers["HEAD"] = self._handlers["GET"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -47,6 +58,7 @@ class Handlers:
         self._state = state
         self._bytes_max = settings.body_bytes_max
         self._timeout_ms = settings.body_timeout_ms
+        self._demands_keys = settings.demands_keys
 
     @property
     def limiter(self) -> Limiter:

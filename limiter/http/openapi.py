@@ -16,6 +16,7 @@ from typing import Any, Final, TypeGuard
 import msgspec
 from msgspec import Struct
 
+from limiter.access import Demand
 from limiter.http.answers import JSON_TYPE
 from limiter.http.operations import OPERATIONS, Examples, Operation
 from limiter.http.problems import (
@@ -28,12 +29,12 @@ from limiter.http.problems import (
     problem_of,
 )
 from limiter.metrics import CONTENT_TYPE as TEXT_TYPE
-from limiter.models import Id
+from limiter.models import ChatTreeUsage, Id, WorkspaceUsage
 
 DESCRIPTION: Final = (
     "Spend limits for LLM calls. Ask `POST /check` before a call, and tell `POST /record` what it "
     "cost. Amounts are integer micros: millionths of a US dollar. Denials and errors are problems "
-    "(RFC 9457) with a stable `code`."
+    "(RFC 9457) with a stable `code`. Callers present a key, unless the service asks for none."
 )
 
 TAGS: Final = [
@@ -58,6 +59,15 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     },
 }
 
+SECURITY_SCHEMES: Final[dict[str, dict[str, Any]]] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, unless `LIMITER_AUTH` or a loopback address switches keys off.",
+    },
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
+
 _SHOULD_RETRY: Final = {
     "description": "Whether the same request can succeed later.",
     "schema": {"enum": ["true", "false"]},
@@ -66,6 +76,17 @@ _RETRY_AFTER: Final = {
     "description": "Seconds after which this very call fits, if waiting alone helps.",
     "schema": {"type": "integer", "minimum": 0},
 }
+_RATE_LIMIT: Final = {
+    "RateLimit-Policy": {
+        "description": 'The limits in micros, as in the IETF\'s draft: `"hourly";q=…;w=3600`.',
+        "schema": {"type": "string"},
+    },
+    "RateLimit": {
+        "description": 'What is left of them: `"hourly";r=…;t=…`.',
+        "schema": {"type": "string"},
+    },
+}
+_CHALLENGE: Final = {"description": "`Bearer`.", "schema": {"type": "string"}}
 _REF: Final = "#/components/schemas/{name}"
 
 
@@ -78,6 +99,7 @@ def extended(document: dict[str, Any]) -> dict[str, Any]:
         "components": {
             **components,
             "schemas": {**_schemas(), **components.get("schemas", {})},
+            "securitySchemes": SECURITY_SCHEMES,
         },
     }
 
@@ -95,6 +117,10 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "tags": [operation.tag],
         "summary": operation.summary,
         "operationId": operation.operation_id,
+        # Any of them. Whether the service asks at all is a setting.
+        "security": [
+            {name: []} for name in SECURITY_SCHEMES if operation.demand is not Demand.NOTHING
+        ],
         "responses": _responses(operation),
     }
     names = re.findall(r"\{(\w+)\}", operation.path)
@@ -132,8 +158,12 @@ def _response(status: int, answers: Examples) -> dict[str, Any]:
     }
     if titles:
         described["headers"] = {"x-should-retry": _SHOULD_RETRY}
+        if status == HTTPStatus.UNAUTHORIZED:
+            described["headers"]["WWW-Authenticate"] = _CHALLENGE
         if status in (PERIOD_DENIED_STATUS, CHAT_DENIED_STATUS):
-            described["headers"]["Retry-After"] = _RETRY_AFTER
+            described["headers"] |= {"Retry-After": _RETRY_AFTER, **_RATE_LIMIT}
+    elif any(isinstance(answer, (WorkspaceUsage, ChatTreeUsage)) for answer in answers.values()):
+        described["headers"] = dict(_RATE_LIMIT)
     if answers:
         described["content"] = _content(answers, status)
     return described

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from limiter.access import Demand
 from limiter.errors import (
     ChatCycle,
     ChatNotFound,
@@ -18,6 +19,7 @@ from limiter.errors import (
     ChatParentUnknown,
     ChatTooDeep,
     CounterOverflow,
+    Forbidden,
     IdReused,
     InvalidRequest,
     ModelUnpriced,
@@ -27,6 +29,7 @@ from limiter.errors import (
     ReservationSettled,
     ScriptError,
     StoreUnavailable,
+    Unauthenticated,
     WorkspaceNotFound,
 )
 from limiter.http import examples, paths
@@ -46,6 +49,8 @@ class Operation:
     operation_id: str
     tag: Literal["calls", "configuration", "usage", "health"]
     summary: str
+    # What its handler declares, which a test compares.
+    demand: Demand
     requests: Examples = field(default_factory=dict)
     # By status. An answer without examples has no body, unless `text` is one.
     answers: Mapping[int, Examples]
@@ -69,6 +74,10 @@ _BAD_BODY: Final = (
     BodyTooLarge(65_536),
     UnsupportedMediaType("the content-type must be application/json"),
 )
+_NO_ACCESS: Final = (
+    Unauthenticated("the key is not valid"),
+    Forbidden("the key is bound to another workspace"),
+)
 _BAD_CONFIG: Final = (
     InvalidRequest("budget_limits: no such period: 'yearly'", field="budget_limits"),
     *_BAD_BODY[1:],
@@ -91,7 +100,7 @@ _BAD_CHAT: Final = (
     ChatCycle("c2"),
     ChatTooDeep("c2", DEPTH_MAX),
 )
-_READING: Final = (*_BAD_PATH, _NO_WORKSPACE, *_OUR_FAULT, _NO_REDIS, _NO_STORE)
+_READING: Final = (*_BAD_PATH, *_NO_ACCESS, _NO_WORKSPACE, *_OUR_FAULT, _NO_REDIS, _NO_STORE)
 
 OPERATIONS: Final = (
     Operation(
@@ -100,6 +109,7 @@ OPERATIONS: Final = (
         operation_id="check",
         tag="calls",
         summary="May this call be made? Holds its estimate if it may.",
+        demand=Demand.CALLER,
         requests=examples.CHECKS,
         answers={
             200: {**examples.ADMITTED, **examples.DECISIONS},
@@ -109,6 +119,7 @@ OPERATIONS: Final = (
         },
         errors=(
             *_BAD_BODY,
+            *_NO_ACCESS,
             _NO_WORKSPACE,
             IdReused("reservation_id", "call-8f14e45f"),
             ReservationSettled("call-8f14e45f", "recorded"),
@@ -125,10 +136,12 @@ OPERATIONS: Final = (
         operation_id="record",
         tag="calls",
         summary="Charge what a call cost, once per id, and settle its reservation.",
+        demand=Demand.CALLER,
         requests=examples.RECORDS,
         answers={200: examples.RECORDED, 202: examples.QUEUED},
         errors=(
             *_BAD_BODY,
+            *_NO_ACCESS,
             CounterOverflow("the charge would take a counter past 2^53 - 1 micros"),
             _NO_WORKSPACE,
             IdReused("event_id", "call-8f14e45f"),
@@ -147,10 +160,12 @@ OPERATIONS: Final = (
         operation_id="release",
         tag="calls",
         summary="Give a hold back. Harmless to repeat.",
+        demand=Demand.CALLER,
         requests=examples.RELEASES,
         answers={200: examples.RELEASED},
         errors=(
             *_BAD_BODY,
+            *_NO_ACCESS,
             _NO_WORKSPACE,
             ReservationNotFound("call-8f14e45f"),
             *_OUR_FAULT,
@@ -164,6 +179,7 @@ OPERATIONS: Final = (
         operation_id="get_workspace_config",
         tag="configuration",
         summary="A workspace's limits and rules.",
+        demand=Demand.ADMIN,
         answers={200: examples.WORKSPACE_CONFIGS},
         errors=_READING,
     ),
@@ -173,9 +189,10 @@ OPERATIONS: Final = (
         operation_id="patch_workspace_config",
         tag="configuration",
         summary="Change what the body names, and nothing else. Creates the workspace if need be.",
+        demand=Demand.ADMIN,
         requests=examples.WORKSPACE_PATCHES,
         answers={200: examples.WORKSPACE_CONFIGS},
-        errors=(*_BAD_CONFIG, *_OUR_FAULT, _NO_REDIS, _NO_STORE),
+        errors=(*_BAD_CONFIG, *_NO_ACCESS, *_OUR_FAULT, _NO_REDIS, _NO_STORE),
     ),
     Operation(
         method="PUT",
@@ -183,9 +200,10 @@ OPERATIONS: Final = (
         operation_id="put_workspace_config",
         tag="configuration",
         summary="Set everything: what the body does not name goes back to the service's defaults.",
+        demand=Demand.ADMIN,
         requests=examples.WORKSPACE_PATCHES,
         answers={200: examples.WORKSPACE_CONFIGS},
-        errors=(*_BAD_CONFIG, *_OUR_FAULT, _NO_REDIS, _NO_STORE),
+        errors=(*_BAD_CONFIG, *_NO_ACCESS, *_OUR_FAULT, _NO_REDIS, _NO_STORE),
     ),
     Operation(
         method="GET",
@@ -193,6 +211,7 @@ OPERATIONS: Final = (
         operation_id="get_chat_config",
         tag="configuration",
         summary="A chat's place in its tree, and its limit.",
+        demand=Demand.ADMIN,
         answers={200: examples.CHAT_CONFIGS},
         errors=(*_READING, _NO_CHAT),
     ),
@@ -202,9 +221,18 @@ OPERATIONS: Final = (
         operation_id="patch_chat_config",
         tag="configuration",
         summary="Create a chat, or change what the body names. A parent never changes.",
+        demand=Demand.ADMIN,
         requests=examples.CHAT_PATCHES,
         answers={200: examples.CHAT_CONFIGS},
-        errors=(*_BAD_CHAT_CONFIG, _NO_WORKSPACE, *_BAD_CHAT, *_OUR_FAULT, _NO_REDIS, _NO_STORE),
+        errors=(
+            *_BAD_CHAT_CONFIG,
+            *_NO_ACCESS,
+            _NO_WORKSPACE,
+            *_BAD_CHAT,
+            *_OUR_FAULT,
+            _NO_REDIS,
+            _NO_STORE,
+        ),
     ),
     Operation(
         method="PUT",
@@ -212,9 +240,18 @@ OPERATIONS: Final = (
         operation_id="put_chat_config",
         tag="configuration",
         summary="Create a chat, or set its limit: none, if the body names none.",
+        demand=Demand.ADMIN,
         requests=examples.CHAT_PATCHES,
         answers={200: examples.CHAT_CONFIGS},
-        errors=(*_BAD_CHAT_CONFIG, _NO_WORKSPACE, *_BAD_CHAT, *_OUR_FAULT, _NO_REDIS, _NO_STORE),
+        errors=(
+            *_BAD_CHAT_CONFIG,
+            *_NO_ACCESS,
+            _NO_WORKSPACE,
+            *_BAD_CHAT,
+            *_OUR_FAULT,
+            _NO_REDIS,
+            _NO_STORE,
+        ),
     ),
     Operation(
         method="DELETE",
@@ -222,6 +259,7 @@ OPERATIONS: Final = (
         operation_id="delete_chat_config",
         tag="configuration",
         summary="Remove a chat's limit. Its spend and its place in the tree stay.",
+        demand=Demand.ADMIN,
         answers={204: {}},
         errors=(*_READING, _NO_CHAT),
     ),
@@ -231,6 +269,7 @@ OPERATIONS: Final = (
         operation_id="get_workspace_usage",
         tag="usage",
         summary="Every window of a workspace now: limit, spent, held, remaining.",
+        demand=Demand.CALLER,
         answers={200: examples.WORKSPACE_USAGES},
         errors=_READING,
     ),
@@ -240,6 +279,7 @@ OPERATIONS: Final = (
         operation_id="get_chat_usage",
         tag="usage",
         summary="A chat's own spend and its subtree's, its ancestors and its children.",
+        demand=Demand.CALLER,
         answers={200: examples.CHAT_USAGES},
         errors=(*_READING, _NO_CHAT),
     ),
@@ -249,6 +289,7 @@ OPERATIONS: Final = (
         operation_id="healthz",
         tag="health",
         summary="Does the process live? Looks at nothing else.",
+        demand=Demand.NOTHING,
         answers={200: {"alive": Liveness()}},
     ),
     Operation(
@@ -257,6 +298,7 @@ OPERATIONS: Final = (
         operation_id="readyz",
         tag="health",
         summary="Can the service do its work now? Asks Redis and the durable store.",
+        demand=Demand.NOTHING,
         answers={200: examples.READY, 503: examples.NOT_READY},
         errors=_OUR_FAULT,
     ),
@@ -266,7 +308,9 @@ OPERATIONS: Final = (
         operation_id="metrics",
         tag="health",
         summary="What all workers have counted, in Prometheus' text format.",
+        demand=Demand.MONITOR,
         answers={200: {}},
         text=examples.METRICS,
+        errors=(*_NO_ACCESS, *_OUR_FAULT, _NO_STORE),
     ),
 )

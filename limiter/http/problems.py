@@ -16,22 +16,26 @@ from msgspec import UNSET, Struct, UnsetType
 from starlette.exceptions import HTTPException
 
 from limiter.errors import (
+    AccessDenied,
     Conflict,
     InvalidRequest,
     LimiterError,
     NotFound,
     RedisUnavailable,
     ScriptError,
+    Unauthenticated,
     Unavailable,
 )
 from limiter.http.answers import NO_STORE, Answer, ClosingAnswer, Header, encode
 from limiter.http.bodies import (
     BodyTooLarge,
     BodyTooSlow,
+    HeadTooLarge,
     RequestError,
     UnsupportedMediaType,
     printable,
 )
+from limiter.http.ratelimit import of_violations
 from limiter.models import Denied, Reason, Refused
 from limiter.money import div_ceil, format_dollars
 
@@ -45,6 +49,7 @@ INTERNAL_CODE = "internal_error"
 
 _LINGER_MS = 1_000
 _HEADERS: list[Header] = [(b"content-type", PROBLEM_TYPE.encode()), NO_STORE]
+_CHALLENGE: Header = (b"www-authenticate", b'Bearer realm="limiter"')
 _SHOULD_RETRY: dict[bool, Header] = {
     True: (b"x-should-retry", b"true"),
     False: (b"x-should-retry", b"false"),
@@ -61,11 +66,14 @@ class Kind(NamedTuple):
 # A class stands for its subclasses, unless they have a row of their own.
 KINDS: dict[type[Exception], Kind] = {
     InvalidRequest: Kind(400, should_retry=False),
+    Unauthenticated: Kind(401, should_retry=False),
+    AccessDenied: Kind(403, should_retry=False),
     NotFound: Kind(404, should_retry=False),
     BodyTooSlow: Kind(408, should_retry=True),
     BodyTooLarge: Kind(413, should_retry=False),
     UnsupportedMediaType: Kind(415, should_retry=False),
     Conflict: Kind(422, should_retry=False),
+    HeadTooLarge: Kind(431, should_retry=False),
     ScriptError: Kind(500, should_retry=False),
     Unavailable: Kind(503, should_retry=True),
     Exception: Kind(500, should_retry=False),
@@ -146,6 +154,8 @@ def error_answer(error: Exception, *, should_retry: bool | None = None) -> Answe
         logger.error("%s", problem.code, exc_info=error)
     retry = kind.should_retry if should_retry is None else should_retry
     headers = [*_HEADERS, _SHOULD_RETRY[retry]]
+    if isinstance(error, Unauthenticated):
+        headers.append(_CHALLENGE)
     if isinstance(error, (BodyTooLarge, BodyTooSlow)):
         return ClosingAnswer(kind.status, encode(problem), headers, linger_ms=_LINGER_MS)
     return Answer(kind.status, encode(problem), headers)
@@ -188,7 +198,7 @@ def denial_answer(denial: Denied | Refused, *, decision: bool) -> Answer:
         return Answer(problem.status, encode(problem), [*_HEADERS, _SHOULD_RETRY[True]])
     # Time has to mend all of them.
     transient = all(violation.transient for violation in denial.violations)
-    headers = [*_HEADERS, _SHOULD_RETRY[transient]]
+    headers = [*_HEADERS, _SHOULD_RETRY[transient], *of_violations(denial.violations)]
     if denial.retry_after_ms is not None:
         headers.append((b"retry-after", b"%d" % div_ceil(denial.retry_after_ms, 1_000)))
     return Answer(problem.status, encode(problem), headers)

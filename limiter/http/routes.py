@@ -12,15 +12,15 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from limiter.http.answers import NO_STORE, Answer, encode
+from limiter.access import Demand, demands
+from limiter.http.access import ANYBODY, actor_of, require_reach
+from limiter.http.answers import JSON_HEADERS, NO_STORE, Answer, encode
 from limiter.http.bodies import decoder, query_parameters
 from limiter.http.endpoint import Handlers
+from limiter.http.ratelimit import of_chat, of_periods
 from limiter.metrics import CONTENT_TYPE, Metrics
 from limiter.models import ChatPatch, WorkspacePatch
 from limiter.redis.keys import require_id
-
-# Who the audit says it was.
-ACTOR = "http"
 
 _METRICS_HEADERS = [(b"content-type", CONTENT_TYPE.encode()), NO_STORE]
 
@@ -39,15 +39,18 @@ class Routes(Handlers):
 
     # ------------------------------------------------------------------ configuration
 
+    @demands(Demand.ADMIN)
     async def workspace_config(self, request: Request) -> Answer:
         """The configuration; 404 for a workspace that does not exist."""
         workspace_id = _workspace_id(request)
         return Answer(200, encode(await self.limiter.workspace_config(workspace_id)))
 
+    @demands(Demand.ADMIN)
     async def patch_workspace(self, request: Request) -> Answer:
         """Changes what the body names; answers what GET would."""
         return await self._configure_workspace(request, replace=False)
 
+    @demands(Demand.ADMIN)
     async def put_workspace(self, request: Request) -> Answer:
         """Sets everything: what the body does not name goes back to the service's defaults."""
         return await self._configure_workspace(request, replace=True)
@@ -55,18 +58,23 @@ class Routes(Handlers):
     async def _configure_workspace(self, request: Request, *, replace: bool) -> Answer:
         workspace_id = _workspace_id(request)
         patch = _decode_workspace_patch(await self.body(request))
-        config = await self.limiter.configure(workspace_id, patch, replace=replace, actor=ACTOR)
+        config = await self.limiter.configure(
+            workspace_id, patch, replace=replace, actor=self._actor(request)
+        )
         return Answer(200, encode(config))
 
+    @demands(Demand.ADMIN)
     async def chat_config(self, request: Request) -> Answer:
         """A chat's place and limit; 404 for a chat that does not exist."""
         ids = _workspace_id(request), _chat_id(request)
         return Answer(200, encode(await self.limiter.chat_config(*ids)))
 
+    @demands(Demand.ADMIN)
     async def patch_chat(self, request: Request) -> Answer:
         """Creates the chat, or changes what the body names."""
         return await self._configure_chat(request, replace=False)
 
+    @demands(Demand.ADMIN)
     async def put_chat(self, request: Request) -> Answer:
         """Creates the chat, or sets everything that can be changed."""
         return await self._configure_chat(request, replace=True)
@@ -74,31 +82,51 @@ class Routes(Handlers):
     async def _configure_chat(self, request: Request, *, replace: bool) -> Answer:
         ids = _workspace_id(request), _chat_id(request)
         patch = _decode_chat_patch(await self.body(request))
-        config = await self.limiter.configure_chat(*ids, patch, replace=replace, actor=ACTOR)
+        config = await self.limiter.configure_chat(
+            *ids, patch, replace=replace, actor=self._actor(request)
+        )
         return Answer(200, encode(config))
 
+    @demands(Demand.ADMIN)
     async def delete_chat(self, request: Request) -> Response:
         """Removes the chat's limit. Its spend and its place in the tree stay."""
-        await self.limiter.delete_chat(_workspace_id(request), _chat_id(request), actor=ACTOR)
+        ids = _workspace_id(request), _chat_id(request)
+        await self.limiter.delete_chat(*ids, actor=self._actor(request))
         return Response(status_code=204)
+
+    def _actor(self, request: Request) -> str:
+        return actor_of(request) if self._demands_keys else ANYBODY
 
     # ------------------------------------------------------------------ usage
 
+    @demands(Demand.CALLER)
     async def workspace_usage(self, request: Request) -> Answer:
         """Every window of a workspace now."""
-        return Answer(200, encode(await self.limiter.usage(_workspace_id(request))))
+        workspace_id = self._own_workspace_id(request)
+        usage = await self.limiter.usage(workspace_id)
+        return Answer(200, encode(usage), [*JSON_HEADERS, *of_periods(usage.periods)])
 
+    @demands(Demand.CALLER)
     async def chat_usage(self, request: Request) -> Answer:
         """A chat's sums and its place in the tree now."""
-        ids = _workspace_id(request), _chat_id(request)
-        return Answer(200, encode(await self.limiter.chat_usage(*ids)))
+        ids = self._own_workspace_id(request), _chat_id(request)
+        usage = await self.limiter.chat_usage(*ids)
+        return Answer(200, encode(usage), [*JSON_HEADERS, *of_chat(usage)])
+
+    def _own_workspace_id(self, request: Request) -> str:
+        workspace_id = _workspace_id(request)
+        if self._demands_keys:
+            require_reach(request, workspace_id)
+        return workspace_id
 
     # ------------------------------------------------------------------ health
 
+    @demands(Demand.NOTHING)
     async def healthz(self, _: Request) -> Answer:
         """The process lives. It looks at nothing else, so that no outage restarts the service."""
         return Answer(200, encode(Liveness()))
 
+    @demands(Demand.NOTHING)
     async def readyz(self, _: Request) -> Answer:
         """200 when Redis and the store answer, 503 otherwise; the body says which does not."""
         readiness = await self.limiter.readiness()
@@ -111,6 +139,7 @@ class MetricsRoute:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
+    @demands(Demand.MONITOR)
     async def metrics(self, _: Request) -> Answer:
         """What all workers of this service have counted, for Prometheus."""
         return Answer(200, self._metrics.text(), _METRICS_HEADERS)

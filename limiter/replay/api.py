@@ -50,10 +50,11 @@ class Api:
         *,
         connections: int,
         patience_s: float,
+        key: str | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        """`patience_s`: how long a call that finds no answer is repeated. `transport` stands in
-        for the network. What is measured is the service, so no proxy is used.
+        """`patience_s`: how long a call that finds no answer is repeated. `key`: an API key.
+        `transport` stands in for the network. What is measured is the service, so no proxy is used.
 
         Raises httpx2.InvalidURL.
         """
@@ -63,6 +64,7 @@ class Api:
         self._idle = [
             httpx2.AsyncClient(
                 base_url=url,
+                headers=None if key is None else {"authorization": f"Bearer {key}"},
                 timeout=_ANSWER_S_MAX,
                 limits=httpx2.Limits(max_connections=1, keepalive_expiry=_IDLE_S_MAX),
                 trust_env=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -14,6 +14,7 @@ import httpx2
 import msgspec
 from rich.console import Console
 
+from limiter.access import split_key
 from limiter.errors import LimiterError
 from limiter.pricing import Prices
 from limiter.replay.api import Api
@@ -39,7 +40,8 @@ class ReplayOptions:
     minute, 0 as fast as `concurrency` calls at once allow. `withhold_estimates`: the fraction of
     checks without one. `limit_percent`: limits, in percent of what the requests below them would
     cost. `patience_s`: how long a call without an answer is repeated. `requests_max`: only so many
-    requests of the trace. `json_path`: where the report goes as JSON.
+    requests of the trace. `json_path`: where the report goes as JSON. `key`: an admin's, where the
+    service asks for keys.
     """
 
     trace: Path
@@ -55,6 +57,7 @@ class ReplayOptions:
     patience_s: float = 60.0
     requests_max: int | None = None
     json_path: Path | None = None
+    key: str | None = field(default=None, repr=False)
 
 
 async def replay(
@@ -94,6 +97,7 @@ async def _replay(
             options.url,
             connections=concurrency,
             patience_s=options.patience_s,
+            key=options.key,
             transport=transport,
         )
     except httpx2.InvalidURL as error:
@@ -135,6 +139,8 @@ def _require_usable(options: ReplayOptions) -> None:
         if not least <= value <= most or value == math.inf:
             bounds = f"at least {least}" if most == math.inf else f"from {least} to {most:,}"
             raise UnusableInput(f"{name} must be {bounds}, not {value}")
+    if options.key is not None and split_key(options.key) is None:
+        raise UnusableInput("--key: not an API key: one reads lim_<id>_<secret>")
     if options.json_path is not None:
         try:
             # An hour's run must not end in a report that cannot be written.

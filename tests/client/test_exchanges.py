@@ -37,6 +37,8 @@ CHECK = CheckRequest(
 RAISED: list[LimiterError] = [
     errors.InvalidRequest("estimate_micros: too small", field="estimate_micros"),
     errors.CounterOverflow("too much", field="cost_micros"),
+    errors.Unauthenticated("the key is not valid"),
+    errors.Forbidden("the key is bound to another workspace"),
     errors.NotFound("nothing there"),
     errors.WorkspaceNotFound("acme"),
     errors.ChatNotFound("c1"),
@@ -113,13 +115,14 @@ def test_an_error_comes_back_as_it_was_raised(error: LimiterError) -> None:
 
 def test_every_error_of_a_call_is_in_that_table() -> None:
     raised = {type(error) for error in RAISED}
-    bases = {LimiterError, errors.Conflict, errors.Unavailable, errors.StartupError}
+    bases = {LimiterError, errors.AccessDenied, errors.Conflict, errors.Unavailable}
+    commands = {errors.StartupError, errors.KeyNotFound}
     every = {
         error
         for error in vars(errors).values()
         if isinstance(error, type) and issubclass(error, LimiterError)
     }
-    assert every - bases == raised
+    assert every - bases - commands == raised
 
 
 def test_denials_are_answers_and_never_repeated() -> None:

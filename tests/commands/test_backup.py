@@ -10,7 +10,8 @@ import sqlite3
 import subprocess
 from pathlib import Path
 
-from tests.commands.test_command_line import counters, run, succeeded, use
+from tests.commands.test_command_line import counters, use
+from tests.support.command_line import run, succeeded
 from tests.support.postgres import PostgresCluster
 from tests.support.redis_process import RedisProcess
 from tests.support.service import running_service

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +11,12 @@ import pytest
 import redis
 
 from limiter.redis.embedded import embedded_url
+from tests.support.command_line import RUN_MS_MAX, run, succeeded
 from tests.support.postgres import PostgresCluster
 from tests.support.redis_process import RedisProcess
 from tests.support.service import Service, running_service
 
-RUN_MS_MAX = 60_000
 CHATS = ("c1", "c2", "c3")
-
-
-def run(folder: Path, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
-    """`limiter …` on the data of the service in this folder, which need not run."""
-    environment = {name: value for name, value in os.environ.items() if "LIMITER" not in name}
-    for name, value in {"data_dir": folder / "data", **settings}.items():
-        environment[f"LIMITER_{name.upper()}"] = str(value)
-    return subprocess.run(
-        [str(Path(sys.executable).with_name("limiter")), *arguments],
-        env=environment,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=RUN_MS_MAX / 1_000,
-        check=False,
-    )
-
-
-def succeeded(finished: subprocess.CompletedProcess[str]) -> str:
-    assert finished.returncode == 0, finished
-    return finished.stdout
 
 
 def use(service: Service) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, select
 
+from limiter.commands.keys import create_key
 from limiter.commands.snapshot import snapshot
 from limiter.durable import Storage, copy_store
 from limiter.durable import copy as copying
@@ -42,6 +43,7 @@ async def source_url(settings: Settings) -> str:
     async with open_parts(settings) as parts:
         await build(parts.limiter)
         await parts.storage.dead_letter(0, "5-0", {"type": "?"}, "unheard of")
+    await create_key(settings, "caller", workspace_id="acme")
     await snapshot(settings)
     assert settings.database_url is not None
     return settings.database_url.get_secret_value()

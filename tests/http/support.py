@@ -14,6 +14,7 @@ from openapi_schema_validator import OAS31Validator
 
 from limiter.http.app import create_app
 from limiter.http.operations import OPERATIONS
+from limiter.keyring import Keyring
 from limiter.settings import Settings
 
 CHECK = {"workspace_id": "acme", "estimate_micros": 12_000}
@@ -84,10 +85,12 @@ async def _no_lifespan(_: FastAPI) -> AsyncIterator[None]:
     yield
 
 
-def app_of(limiter: object, **settings: Any) -> FastAPI:
-    """The real app, in front of `limiter`."""
+def app_of(limiter: object, *, keyring: Keyring | None = None, **settings: Any) -> FastAPI:
+    """The real app, in front of `limiter`. With a `keyring` it demands keys."""
+    if keyring is not None:
+        settings["auth"] = "keys"
     app = create_app(Settings(**settings), lifespan=_no_lifespan)
-    app.state.limiter = limiter
+    app.state.limiter, app.state.keyring = limiter, keyring
     return app
 
 
@@ -140,9 +143,11 @@ def _operation(document: dict[str, Any], method: str, path: str) -> dict[str, An
 
 
 @contextlib.asynccontextmanager
-async def client_of(limiter: object, **settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of the real app in front of `limiter`."""
-    transport = ReadAgainstOpenAPI(app_of(limiter, **settings))
+async def client_of(
+    limiter: object, *, keyring: Keyring | None = None, **settings: Any
+) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of the real app in front of `limiter`. With a `keyring` it demands keys."""
+    transport = ReadAgainstOpenAPI(app_of(limiter, keyring=keyring, **settings))
     async with httpx2.AsyncClient(transport=transport, base_url="http://limiter") as client:
         yield client
 

@@ -25,10 +25,12 @@ from tests.http.support import (
     problem,
 )
 
-# By code: what a client may rely on. The classes between (`Conflict`, …) are never raised.
+# By code: what a client may rely on.
 STATUSES = {
     "invalid_request": (400, "false"),
     "counter_overflow": (400, "false"),
+    "unauthenticated": (401, "false"),
+    "forbidden": (403, "false"),
     "workspace_not_found": (404, "false"),
     "chat_not_found": (404, "false"),
     "reservation_not_found": (404, "false"),
@@ -48,7 +50,11 @@ STATUSES = {
     "script_error": (500, "false"),
     "internal_error": (500, "false"),
 }
-BASES = {"limiter_error", "not_found", "conflict", "unavailable", "startup"}
+# Classes that are never raised themselves, and what only commands raise.
+BASES = {"limiter_error", "access_denied", "not_found", "conflict", "unavailable"}
+COMMANDS = {"startup", "key_not_found"}
+# What a connection is told before there is a route.
+CONNECTIONS = {"head_too_large"}
 
 EXAMPLES = {
     problem_of(error).code: (operation, error)
@@ -66,7 +72,7 @@ def test_every_error_has_a_status_and_an_example() -> None:
     raised = _all_classes(LimiterError) | _all_classes(RequestError) - {RequestError}
     ours = {each for each in raised if each.__module__ in (errors.__name__, bodies.__name__)}
     codes = {each.code for each in ours if issubclass(each, (LimiterError, RequestError))}
-    assert codes - BASES == set(STATUSES) - {"internal_error"}
+    assert codes - BASES - COMMANDS - CONNECTIONS == set(STATUSES) - {"internal_error"}
     assert set(EXAMPLES) == set(STATUSES)
 
 

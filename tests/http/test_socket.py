@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from http.client import HTTPResponse
+from typing import Any
 
 import pytest
 import uvicorn
 
 from limiter.http import examples
+from limiter.http.protocol import BoundedProtocol
 from limiter.models import Refused
 from tests.http.support import CHECK, ToldLimiter, app_of
 
@@ -24,14 +26,14 @@ CHECK_BODY = json.dumps(CHECK).encode()
 
 
 @contextlib.contextmanager
-def served(limiter: object, **settings: int) -> Iterator[tuple[str, int]]:
+def served(limiter: object, **settings: Any) -> Iterator[tuple[str, int]]:
     """The address of the app, served as the service is: by uvicorn with httptools and uvloop."""
     config = uvicorn.Config(
         app_of(limiter, **settings),
         host="127.0.0.1",
         port=0,
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="on",
         access_log=False,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import limiter.replay
 
-ALLOWED = {"errors", "models", "money", "periods", "pricing", "replay"}
+ALLOWED = {"access", "errors", "models", "money", "periods", "pricing", "replay"}
 
 
 def test_only_pure_modules_and_prices_are_imported() -> None:

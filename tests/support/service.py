@@ -24,7 +24,7 @@ POLL_MS = 20
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer: status, headers in lower case, and the JSON body."""
+    """An answer: status, headers in lower case, and the body, decoded if it is JSON."""
 
     status: int
     headers: Mapping[str, str]
@@ -38,6 +38,8 @@ class Service:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        # Presented with every request, unless that brings its own.
+        self.key: str | None = None
         self._settings = {"data_dir": folder / "data", "port": self.port, **settings}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -92,25 +94,28 @@ class Service:
 
     # ------------------------------------------------------------------ requests
 
-    def get(self, path: str) -> Response:
-        return self._request("GET", path, None)
+    def get(self, path: str, **headers: str) -> Response:
+        return self.request("GET", path, None, **headers)
 
     def post(self, path: str, body: object, **headers: str) -> Response:
-        return self._request("POST", path, body, **headers)
+        return self.request("POST", path, body, **headers)
 
     def patch(self, path: str, body: object) -> Response:
-        return self._request("PATCH", path, body)
+        return self.request("PATCH", path, body)
 
     def put(self, path: str, body: object) -> Response:
-        return self._request("PUT", path, body)
+        return self.request("PUT", path, body)
 
     def delete(self, path: str) -> Response:
-        return self._request("DELETE", path, None)
+        return self.request("DELETE", path, None)
 
-    def _request(self, method: str, path: str, body: object, **headers: str) -> Response:
+    def request(self, method: str, path: str, body: object, **headers: str) -> Response:
+        """Any request; `body` None is none."""
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
             headers["content-type"] = "application/json"
+        if self.key is not None:
+            headers.setdefault("authorization", f"Bearer {self.key}")
         request = urllib.request.Request(  # noqa: S310  # loopback only
             self.url + path, data=data, method=method, headers=headers
         )
@@ -124,7 +129,8 @@ class Service:
 
 def _response(status: int, headers: Any, body: bytes) -> Response:
     lower = {name.lower(): value for name, value in headers.items()}
-    return Response(status, lower, json.loads(body) if body else None)
+    is_json = "json" in lower.get("content-type", "")
+    return Response(status, lower, json.loads(body) if is_json else body.decode() or None)
 
 
 def free_port() -> int:
