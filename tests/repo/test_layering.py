@@ -48,6 +48,7 @@ BESIDE = {"client": PURE, "replay": PURE | {"pricing"}}
 # A foreign distribution's import name, and the only units that may import it.
 HOMES = {
     "alembic": {"durable"},
+    "anthropic": {"client"},
     "fakeredis": set[str](),
     "fastapi": {"http", "web", "serve"},
     "genai_prices": {"pricing"},
@@ -55,8 +56,12 @@ HOMES = {
     "http_sf": {"http"},
     "httpx2": {"client", "replay"},
     "jinja2": {"web"},
+    "langchain_core": {"client"},
+    "litellm": {"client"},
+    "openai": {"client"},
     "prometheus_client": {"metrics"},
     "psycopg": {"durable"},
+    "pydantic_ai": {"client"},
     "redis": {"redis"},
     "sqlalchemy": {"durable"},
     "starlette": {"http", "web"},
