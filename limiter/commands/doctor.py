@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
-import ipaddress
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -53,7 +52,14 @@ async def doctor(settings: Settings) -> list[Finding]:
     address = f"{_host_to_ask(settings.host)}:{settings.port}"
     ready = await asyncio.to_thread(_ready, _host_to_ask(settings.host), settings.port)
     found.append(findings.service_finding(address, ready, settings.snapshot_interval_ms))
-    found.append(findings.address_finding(settings.host, is_local=_is_local(settings.host)))
+    found.append(
+        findings.access_finding(
+            settings.host,
+            is_local=settings.is_local,
+            demands_keys=settings.demands_keys,
+            has_admin_key=None if contents is None else contents.has_admin_key,
+        )
+    )
     return found
 
 
@@ -174,22 +180,6 @@ def _ready(host: str, port: int) -> dict[str, object] | None:
     return body if isinstance(body, dict) else None
 
 
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """None for a name."""
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
-
-
 def _host_to_ask(host: str) -> str:
     """A service that listens everywhere is asked on this machine."""
-    address = _address(host)
-    if address is None or not address.is_unspecified:
-        return host
-    return "::1" if address.version == 6 else "127.0.0.1"
-
-
-def _is_local(host: str) -> bool:
-    address = _address(host)
-    return host == "localhost" if address is None else address.is_loopback
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104

@@ -225,14 +225,26 @@ def service_finding(address: str, ready: dict[str, object] | None, interval_ms: 
     return Finding(check="service", status="ok", detail=detail)
 
 
-def address_finding(host: str, *, is_local: bool) -> Finding:
+def access_finding(
+    host: str, *, is_local: bool, demands_keys: bool, has_admin_key: bool | None
+) -> Finding:
+    """Who may call. `has_admin_key` None: durable storage does not say."""
+    if demands_keys and has_admin_key is False:
+        return Finding(
+            check="access",
+            status="fail",
+            detail=f"callers on {host} need a key, and there is no admin key",
+            advice="the service does not start: run `limiter keys create --role admin`",
+        )
+    if demands_keys:
+        return Finding(check="access", status="ok", detail=f"callers on {host} need a key")
     if is_local:
-        return Finding(check="address", status="ok", detail=f"{host}: this machine only")
+        return Finding(check="access", status="ok", detail=f"no keys, on {host} alone")
     return Finding(
-        check="address",
+        check="access",
         status="warn",
-        detail=f"{host} can be reached from other machines, and callers need no key",
-        advice="whoever reaches it may set every limit: let only those who should",
+        detail=f"callers on {host} need no key",
+        advice="whoever reaches it may set every limit: take LIMITER_AUTH=off away",
     )
 
 

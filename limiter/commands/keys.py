@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.table import Column
 
 from limiter.access import LABEL_LENGTH_MAX, ApiKey, Role, hash_secret, key_text, new_secret
 from limiter.commands.data import open_storage
+from limiter.commands.output import Head, print_json, print_table
 from limiter.durable import Storage
 from limiter.errors import InvalidRequest
 from limiter.models import iso_ms
@@ -93,7 +93,7 @@ async def revoke_key(settings: Settings, key_id: str) -> KeyView:
 def print_created(created: CreatedKey, *, as_json: bool) -> None:
     """The key alone on standard output, so that a program can take it; the rest beside it."""
     if as_json:
-        _print_json(created)
+        print_json(created)
         return
     reach = "" if created.role != "caller" else f" of {created.workspace_id or 'all workspaces'}"
     note = f"{created.role}{reach}, id {created.key_id}. It is shown this once:"
@@ -103,23 +103,27 @@ def print_created(created: CreatedKey, *, as_json: bool) -> None:
 
 def print_keys(keys: Sequence[KeyView], *, as_json: bool) -> None:
     if as_json:
-        _print_json(keys)
+        print_json(keys)
         return
-    table = Table()
-    for title in ("id", "role", "workspace", "label", "created", "revoked"):
+    columns: list[Head] = [
         # An id that is cut could not be revoked.
-        table.add_column(title, no_wrap=title in ("id", "created", "revoked"), overflow="fold")
-    for key in keys:
-        workspace = key.workspace_id or ("all" if key.role == "caller" else "")
-        # A label is text and no markup.
-        times = [at[:_DAY_CHARACTERS] for at in (key.created_at, key.revoked_at or "")]
-        table.add_row(*map(Text, (key.key_id, key.role, workspace, key.label, *times)))
-    Console().print(table)
+        *(Column("id", no_wrap=True), "role", "workspace", "label"),
+        *(Column(title, no_wrap=True) for title in ("created", "revoked")),
+    ]
+    rows = [
+        [
+            *(key.key_id, key.role, key.workspace_id or ("all" if key.role == "caller" else "")),
+            key.label,
+            *(at[:_DAY_CHARACTERS] for at in (key.created_at, key.revoked_at or "")),
+        ]
+        for key in keys
+    ]
+    print_table(Console(), columns, rows)
 
 
 def print_revoked(key: KeyView, *, as_json: bool) -> None:
     if as_json:
-        _print_json(key)
+        print_json(key)
     else:
         print(f"{key.key_id} is revoked; running services refuse it within two seconds")
 
@@ -133,10 +137,6 @@ def _view(key: ApiKey) -> KeyView:
         created_at=iso_ms(key.created_at_ms),
         revoked_at=None if key.revoked_at_ms is None else iso_ms(key.revoked_at_ms),
     )
-
-
-def _print_json(value: object) -> None:
-    print(msgspec.json.encode(value).decode())
 
 
 def _now_ms() -> int:

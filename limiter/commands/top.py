@@ -11,6 +11,7 @@ from rich.text import Text
 
 from limiter.commands.data import open_data
 from limiter.commands.output import Cell, Head, dollars, print_table, right, share_cell, table_of
+from limiter.errors import Unavailable
 from limiter.reads import Reads
 from limiter.settings import Settings
 from limiter.views import WorkspacePage, WorkspaceRow
@@ -31,12 +32,17 @@ async def top(settings: Settings, limit: int) -> WorkspacePage:
 
 
 async def watch(settings: Settings, console: Console, limit: int, interval_s: float) -> None:
-    """Shows it until it is interrupted."""
+    """Shows it until it is interrupted. While it cannot be had, it shows why, and what it was."""
     async with open_data(settings) as parts:
-        with Live(Text("…"), console=console, screen=True, auto_refresh=False) as live:
+        shown = Group()
+        with Live(shown, console=console, screen=True, auto_refresh=False) as live:
             while True:
-                page = await parts.limiter.reads.workspaces(limit=limit)
-                live.update(_screen(console, page, interval_s), refresh=True)
+                try:
+                    page = await parts.limiter.reads.workspaces(limit=limit)
+                    shown = _screen(console, page, interval_s)
+                    live.update(shown, refresh=True)
+                except Unavailable as error:
+                    live.update(Group(shown, Text(str(error), style="red")), refresh=True)
                 await asyncio.sleep(interval_s)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from limiter.access import ApiKey
 from limiter.durable.bulk import AnyRow, matching
@@ -63,11 +63,15 @@ class ApiKeys:
 
     async def has_admin(self) -> bool:
         """Whether there is an admin key that has not ended."""
-        statement = select(api_keys.c.key_id).where(
-            api_keys.c.role == "admin", api_keys.c.revoked_at_ms.is_(None)
-        )
-        row = await self._database.read(lambda c: c.execute(statement.limit(1)).first())
-        return row is not None
+        return await self._database.read(has_admin)
+
+
+def has_admin(connection: Connection) -> bool:
+    """Whether there is an admin key that has not ended."""
+    statement = select(api_keys.c.key_id).where(
+        api_keys.c.role == "admin", api_keys.c.revoked_at_ms.is_(None)
+    )
+    return connection.execute(statement.limit(1)).first() is not None
 
 
 def _key(row: AnyRow) -> ApiKey:

@@ -8,6 +8,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, select
 
+from limiter.durable.api_keys import has_admin
 from limiter.durable.engine import SQLITE, Database
 from limiter.durable.ledger import DeadLetter, dead_letter_list
 from limiter.durable.migrate import alembic_config
@@ -26,6 +27,7 @@ class ExaminedContents:
     queued_records: int
     dead_letters: int
     last_dead_letter: DeadLetter | None
+    has_admin_key: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ def _contents(connection: Connection) -> ExaminedContents:
         queued_records=connection.scalar(count(queued.subquery())) or 0,
         dead_letters=connection.scalar(count(letters.subquery())) or 0,
         last_dead_letter=last[0] if last else None,
+        has_admin_key=has_admin(connection),
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, text
 
 from limiter.commands.doctor import doctor, is_healthy
 from limiter.commands.findings import Finding
+from limiter.commands.keys import create_key
 from limiter.durable.engine import parse_url
 from limiter.runtime import open_parts
 from limiter.settings import Settings
@@ -35,7 +36,7 @@ async def built(settings: Settings) -> Settings:
 async def troubles(settings: Settings) -> dict[str, Finding]:
     """What is not ok, but for the service, which does not run."""
     found = await doctor(settings)
-    assert found[-1].check == "address"
+    assert found[-1].check == "access"
     return {one.check: one for one in found if one.status != "ok" and one.check != "service"}
 
 
@@ -61,7 +62,7 @@ async def test_all_is_well_and_stays_as_it_is(built: Settings, redis_server: Red
         "redis clock": "ok",
         "stream": "ok",
         "service": "warn",
-        "address": "ok",
+        "access": "ok",
     }
     assert is_healthy(found)
     assert dump(redis_server.client) == before
@@ -165,10 +166,16 @@ def unready() -> Iterator[int]:
 
 
 async def test_a_service_that_is_not_ready_or_listens_to_all(built: Settings, unready: int) -> None:
-    everywhere = built.model_copy(update={"port": unready, "host": "0.0.0.0"})  # noqa: S104
+    changes: dict[str, object] = {"port": unready, "host": "0.0.0.0"}  # noqa: S104
+    everywhere = built.model_copy(update=changes)
     found = {one.check: one for one in await doctor(everywhere)}
     assert found["service"].status == "fail"
-    assert found["address"].status == "warn"
+    assert found["access"].status == "fail"
+    assert "no admin key" in found["access"].detail
+    await create_key(everywhere, "admin")
+    assert "access" not in await troubles(everywhere)
+    found = await troubles(everywhere.model_copy(update={"auth": "off"}))
+    assert found["access"].status == "warn"
 
 
 def test_as_typed(tmp_path: Path, typed: Typed) -> None:
@@ -177,7 +184,7 @@ def test_as_typed(tmp_path: Path, typed: Typed) -> None:
         "store": "warn",
         "redis": "warn",
         "service": "warn",
-        "address": "ok",
+        "access": "ok",
     }
     assert list(tmp_path.iterdir()) == []
     with running_service(tmp_path) as service:

@@ -36,7 +36,12 @@ SERVER = Examined(
     ahead_ms=0,
 )
 CONTENTS = ExaminedContents(
-    workspaces=3, clock_ms=NOW_MS, queued_records=0, dead_letters=0, last_dead_letter=None
+    workspaces=3,
+    clock_ms=NOW_MS,
+    queued_records=0,
+    dead_letters=0,
+    last_dead_letter=None,
+    has_admin_key=False,
 )
 STORE = ExaminedStore(
     engine="SQLite 3.45.1",
@@ -192,6 +197,22 @@ def test_disk(free_bytes: int, status: Status) -> None:
     assert found.status == status
 
 
-def test_address() -> None:
-    assert findings.address_finding("127.0.0.1", is_local=True).status == "ok"
-    assert findings.address_finding("0.0.0.0", is_local=False).status == "warn"  # noqa: S104
+@pytest.mark.parametrize(
+    ("is_local", "demands_keys", "has_admin_key", "status"),
+    [
+        (True, False, False, "ok"),
+        (True, True, True, "ok"),
+        (False, True, True, "ok"),
+        (False, True, None, "ok"),
+        (False, True, False, "fail"),
+        (False, False, True, "warn"),
+    ],
+)
+def test_access(
+    is_local: bool, demands_keys: bool, has_admin_key: bool | None, status: Status
+) -> None:
+    found = findings.access_finding(
+        "10.0.0.1", is_local=is_local, demands_keys=demands_keys, has_admin_key=has_admin_key
+    )
+    by_check([found])
+    assert found.status == status

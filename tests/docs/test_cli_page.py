@@ -15,6 +15,7 @@ import typer
 
 from limiter import runtime
 from limiter.cli import app
+from limiter.commands.keys import create_key
 from limiter.models import ChatPatch, CheckRequest, RecordRequest, WorkspacePatch
 from limiter.runtime import open_parts
 from limiter.settings import Settings
@@ -90,7 +91,7 @@ def test_every_command_is_there_with_its_options(name: str) -> None:
     arguments = [each for each in COMMANDS[name].params if each.param_type_name == "argument"]
     heading = text.partition("\n")[0]
     shown = [f"{each.name.upper()}" for each in arguments]
-    assert re.findall(r"\[?\b([A-Z]+)\b\]?", heading) == shown, "other arguments"
+    assert re.findall(r"\[?\b([A-Z_]{2,})\b\]?", heading) == shown, "other arguments"
     assert [each.required for each in arguments] == [f"[{each}]" not in heading for each in shown]
 
 
@@ -152,6 +153,9 @@ async def scene(options: dict[str, object], redis_server: RedisProcess) -> dict[
         )
         await parts.snapshot.run_once()
         clock.advance(5 * MINUTE_MS)
+        await create_key(
+            Settings.model_validate(options), "caller", workspace_id="acme", label="agents"
+        )
         check = CheckRequest(
             workspace_id="acme", chat_id="c2", estimate_micros=400_000, reservation_id="r-77"
         )
