@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif STOPS in prompt:
             self.server.closing.wait()
         else:
-            self._answer(200, _answer(self.path))
+            self._answer(200, answer_to(self.path))
 
     def _answer(self, status: int, body: dict[str, Any]) -> None:
         content = json.dumps(body).encode()
@@ -128,7 +128,7 @@ _RESPONSE_USAGE = {
 }
 
 
-def _answer(path: str) -> dict[str, Any]:
+def answer_to(path: str) -> dict[str, Any]:
     if path.endswith("/messages"):
         return _message([{"type": "text", "text": ANSWER}], OUTPUT_TOKENS, "end_turn")
     if path.endswith("/responses"):
