@@ -1,7 +1,8 @@
 """The contenders of section `inprocess` that are ours, for the frame of `bench.peers.callers`.
 
 `Limiter.check` as a program would use it, with the snapshot pass of every second; the same with
-that pass at rest; and its script through redis-py's pool.
+that pass at rest; the same with all calls of a turn in one batch; and its script through redis-py's
+pool.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from bench.scene import (
     put_workspace,
 )
 from limiter.models import Admitted, CheckRequest
+from limiter.redis import wire
+from limiter.redis.wire import BATCH_CALLS_MAX, CALLS_MAX
 from limiter.runtime import open_limiter
 from limiter.service import Limiter
 from limiter.settings import Settings
@@ -55,6 +58,9 @@ async def contenders(redis_url: str) -> AsyncIterator[dict[str, Call]]:
             calls[f"Limiter.check holding{suffix}"] = _check(limiter, ESTIMATE_MICROS)
             if interval_ms == DEFAULT_MS:
                 calls["Limiter.check without a hold"] = _check(limiter, 0)
+                calls["Limiter.check holding, a batch a turn"] = _check(
+                    limiter, ESTIMATE_MICROS, batch_calls_max=CALLS_MAX
+                )
 
         plain_url = f"{redis_url}?db={PLAIN_DB}"
         with redis.Redis.from_url(plain_url, protocol=2) as client:
@@ -73,8 +79,12 @@ async def _put_chats(limiter: Limiter) -> None:
         assert isinstance(await limiter.check(request), Admitted)
 
 
-def _check(limiter: Limiter, estimate_micros: int) -> Call:
+def _check(
+    limiter: Limiter, estimate_micros: int, *, batch_calls_max: int = BATCH_CALLS_MAX
+) -> Call:
     async def check() -> None:
+        # One contender runs at a time.
+        wire.BATCH_CALLS_MAX = batch_calls_max
         request = CheckRequest(
             workspace_id=WORKSPACE, chat_id=LEAF, estimate_micros=estimate_micros
         )

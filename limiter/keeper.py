@@ -1,14 +1,15 @@
 """The process that keeps durable storage up to date, beside those that answer calls.
 
 A snapshot pass takes a core for as long as there is something to move. In a process of its own it
-holds up no call, and one is enough for any number of workers. The supervisor starts it, starts it
-again when it dies, and tells it to end by closing the pipe that is its standard input: which also
-happens when the supervisor is killed.
+holds up no call, and one is enough for any number of workers. The supervisor starts it, tells it by
+a line on its standard input to begin, starts it again when it dies, and tells it to end by closing
+that pipe: which also happens when the supervisor is killed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import IO, cast
 
 from limiter.metrics import Metrics
 from limiter.runtime import open_limiter
@@ -30,12 +32,14 @@ STOP_MS_MAX = 30_000
 RESTART_PAUSE_MS = 1_000
 START_MS_MAX = 10_000
 START_POLL_MS = 5
+_BEGIN = b"begin\n"
 
 
 class Keeper:
     """The process, as its supervisor sees it. `metrics_folder`: where the workers count theirs."""
 
     def __init__(self, metrics_folder: str) -> None:
+        """It gets ready at once, which takes most of a service's start, and waits for `begin`."""
         self._command = [sys.executable, "-m", "limiter.keeper", metrics_folder]
         # What is meant for the workers alone comes later.
         self._environment = dict(os.environ)
@@ -44,6 +48,10 @@ class Keeper:
         self._changing = threading.Lock()
         self._process = self._started()
         self._watch = threading.Thread(target=self._restart, name="keeper", daemon=True)
+
+    def begin(self) -> None:
+        """From here on it keeps, and is started again when it dies."""
+        self._tell()
         self._watch.start()
 
     def wait_for_pass(self, metrics: Metrics) -> None:
@@ -67,7 +75,15 @@ class Keeper:
         except subprocess.TimeoutExpired:
             logger.error("the keeper does not end; the next start moves what it leaves")
             self._process.kill()
-        self._watch.join()
+        if self._watch.ident is not None:
+            self._watch.join()
+
+    def _tell(self) -> None:
+        pipe = cast(IO[bytes], self._process.stdin)
+        # One that has ended already is started again.
+        with contextlib.suppress(BrokenPipeError):
+            pipe.write(_BEGIN)
+            pipe.flush()
 
     def _started(self) -> subprocess.Popen[bytes]:
         # In a group of its own, where a terminal's Ctrl-C does not reach it: it goes last.
@@ -85,13 +101,15 @@ class Keeper:
                     return
                 logger.error("the keeper ended with status %d, and is started again", status)
                 self._process = self._started()
+                self._tell()
 
 
 def main(metrics_folder: Path) -> None:
-    """Keeps until standard input ends."""
+    """Keeps from the first line of standard input until it ends."""
     # Who stops everything at once, as systemd does, stops this one too early.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    asyncio.run(_keep(metrics_folder))
+    if os.read(sys.stdin.fileno(), len(_BEGIN)) == _BEGIN:
+        asyncio.run(_keep(metrics_folder))
     # A supervisor that was killed has left it behind.
     shutil.rmtree(metrics_folder, ignore_errors=True)
 

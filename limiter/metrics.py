@@ -157,7 +157,7 @@ _BATCH = _plan.histogram(
     "limiter_redis_batch_commands",
     "Commands that left for Redis in one write.",
     unit=1,
-    bounds=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+    bounds=(1, 2, 4, 8, 16),
 )
 _BREAKERS_OPEN = _plan.gauge(
     "limiter_breaker_open",

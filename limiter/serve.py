@@ -63,8 +63,6 @@ def serve(settings: Settings, options: Mapping[str, str]) -> None:
             stack.callback(server.stop)
             os.environ[f"{ENV_PREFIX}REDIS_URL"] = url
             settings = settings.model_copy(update={"redis_url": SecretStr(url)})
-        # What must keep the service from starting is said here, in one line, and not by workers.
-        redis_answers = asyncio.run(_rehearse(settings))
         folder = tempfile.mkdtemp(prefix="limiter-metrics-")
         # Whoever ends last removes it: the keeper may be killed, or the supervisor.
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -73,6 +71,9 @@ def serve(settings: Settings, options: Mapping[str, str]) -> None:
             metrics.passes_begin()
             keeper = Keeper(folder)
             stack.callback(keeper.stop)
+            # What must keep the service from starting is said here, in one line, and not by others.
+            redis_answers = asyncio.run(_rehearse(settings))
+            keeper.begin()
             if redis_answers:
                 keeper.wait_for_pass(metrics)
         os.environ[_METRICS_VARIABLE] = folder

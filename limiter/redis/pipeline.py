@@ -1,6 +1,6 @@
 """One connection to one server, shared by all calls of a process.
 
-Commands of one event-loop turn leave in one write, and replies come back in order: many callers
+Commands of one event-loop turn leave in few writes, and replies come back in order: many callers
 cost few system calls. Each call has its own deadline and its own outcome; a late reply is taken off
 the wire and dropped. Nothing is ever sent twice. It must not know what commands mean.
 """

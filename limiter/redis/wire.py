@@ -19,6 +19,10 @@ from limiter.metrics import Metrics
 # Callers beyond this are turned away: queueing them would only make all of them late.
 CALLS_MAX = 10_000
 
+# So many calls leave at once, also within one turn of the loop: the server works on them while the
+# turn goes on, in place of waiting for all of it, as the loop would then wait for the server.
+BATCH_CALLS_MAX = 16
+
 # How long after its deadline a call is given up.
 _TICK_MS = 1
 
@@ -32,9 +36,9 @@ _NO_REPLY = "Redis sent something that is no reply"
 class Wire(asyncio.Protocol):
     """One connection, from before it is made until it is gone. It is made once.
 
-    A call is `_unsent` until the connection is set up and the turn of the loop ends, then
-    `_waiting` for its reply. Both are in the order of the calls' starts, which is that of their
-    deadlines: one timer serves all.
+    A call is `_unsent` until the connection is set up and either a batch is full or the turn of the
+    loop ends, then `_waiting` for its reply. Both are in the order of the calls' starts, which is
+    that of their deadlines: one timer serves all.
     """
 
     def __init__(self, deadline_s: float, metrics: Metrics | None = None) -> None:
@@ -64,6 +68,8 @@ class Wire(asyncio.Protocol):
         if self._timer is None:
             self._timer = self._loop.call_later(self._deadline_s, self._deadline_passed)
         self._unsent.append((command, future, monotonic()))
+        if self._is_set_up and len(self._unsent) >= BATCH_CALLS_MAX:
+            self._flush()
         return future
 
     async def set_up(self, handshake: list[bytes]) -> None:
@@ -114,7 +120,7 @@ class Wire(asyncio.Protocol):
             self._retired_at = monotonic()
 
     def _flush(self) -> None:
-        """Writes what this turn of the loop brought.
+        """Writes what this turn of the loop brought since it was last written.
 
         Flow control would add nothing: whatever the transport has to keep belongs to calls that
         wait for a reply, so CALLS_MAX bounds it, and a server that stops reading falls silent.

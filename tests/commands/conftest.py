@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from limiter.settings import Settings
-from tests.support.postgres import PostgresCluster, postgres
-from tests.support.redis_process import RedisProcess, running_redis
+from tests.support.postgres import postgres
+from tests.support.redis_process import RedisProcess, redis_server
+from tests.support.stores import store_url
 
-__all__ = ["postgres"]
-
-STORES = ("sqlite", "postgresql")
-
-
-@pytest.fixture(params=STORES)
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of each store in turn: a database that nothing is in yet."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/limiter.db"
-        return
-    cluster: PostgresCluster = request.getfixturevalue("postgres")
-    url = cluster.create_database()
-    yield url
-    cluster.drop_database(url)
-
-
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisProcess]:
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    with running_redis(folder) as server:
-        yield server
+__all__ = ["postgres", "redis_server", "store_url"]
 
 
 @pytest.fixture

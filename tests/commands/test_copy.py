@@ -21,20 +21,12 @@ from limiter.models import RecordRequest
 from limiter.runtime import open_parts
 from limiter.settings import Settings
 from tests.commands.scene import build, no_progress
-from tests.support.postgres import PostgresCluster
-
-STORES = ("sqlite", "postgresql")
+from tests.support.stores import STORES, empty_database
 
 
 @pytest.fixture(params=STORES)
 def target_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/copy/limiter.db"
-        return
-    cluster: PostgresCluster = request.getfixturevalue("postgres")
-    url = cluster.create_database()
-    yield url
-    cluster.drop_database(url)
+    yield from empty_database(request, tmp_path / "copy" / "limiter.db")
 
 
 @pytest.fixture

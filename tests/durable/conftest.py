@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
 from limiter.durable import Storage
-from tests.support.postgres import PostgresCluster, postgres
+from tests.support.postgres import postgres
+from tests.support.stores import store_url
 
-__all__ = ["postgres"]
-
-STORES = ("sqlite", "postgresql")
-
-
-@pytest.fixture(params=STORES)
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of each store in turn: a database that nothing is in yet."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/limiter.db"
-        return
-    cluster: PostgresCluster = request.getfixturevalue("postgres")
-    url = cluster.create_database()
-    yield url
-    cluster.drop_database(url)
+__all__ = ["postgres", "store_url"]
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ import random
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from limiter.durable import Entry, Storage
 from tests.durable.oracle import History
 from tests.durable.stream import Stream
-from tests.repo.tree import ROOT
+from tests.support.module import running_module
 
 WORKSPACES = 3
 BATCHES = 60
@@ -44,21 +44,9 @@ def workload(seed: int) -> list[list[Entry]]:
     return batches
 
 
-@contextlib.contextmanager
-def worker(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def worker(*arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
     """Runs a worker; kills it at the end if it is still there."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.durable.worker", *arguments],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    return running_module("tests.durable.worker", *arguments)
 
 
 async def _start(url: str) -> None:

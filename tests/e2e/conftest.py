@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.redis_process import redis_server
 from tests.support.service import Service, running_service
+
+__all__ = ["redis_server"]
 
 _numbers = itertools.count()
 

@@ -17,14 +17,6 @@ DEADLINE_MS = 200
 
 
 @pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisProcess]:
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    with running_redis(folder) as server:
-        yield server
-
-
-@pytest.fixture
 def service(tmp_path: Path, redis_server: RedisProcess) -> Iterator[Service]:
     with running_service(
         tmp_path,

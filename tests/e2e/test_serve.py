@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.redis_process import RedisProcess, running_redis
+from tests.support.redis_process import RedisProcess
 from tests.support.service import Service, running_service, session_pids
 
 DEADLINE_MS = 15_000
@@ -55,14 +54,6 @@ def test_a_stopped_service_leaves_no_process_behind(
         assert eventually_gone(pids | session_pids(service.pid)) == set()
 
 
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisProcess]:
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    with running_redis(folder) as server:
-        yield server
-
-
 def keeper_of(service: Service) -> int:
     """The process that moves what calls leave in Redis."""
     found = [
@@ -104,6 +95,16 @@ def test_what_is_in_redis_becomes_durable_before_the_service_ends(
         pids = descendants(service.pid)
         os.kill(service.pid, signal.SIGTERM)
         assert eventually_gone(pids - {service.pid}) == set()
+        assert redis_server.client.xlen(STREAM) == 0
+
+
+def test_a_service_that_answers_has_made_a_pass(tmp_path: Path, redis_server: RedisProcess) -> None:
+    interval = {"snapshot_interval_ms": 3_600_000}
+    with running_service(tmp_path, redis_url=redis_server.url, **interval) as service:
+        assert service.post("/record", {"workspace_id": "acme", "cost_micros": 5}).status == 200
+        service.kill()
+        assert redis_server.client.xlen(STREAM) > 0
+        service.start()
         assert redis_server.client.xlen(STREAM) == 0
 
 

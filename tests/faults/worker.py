@@ -10,39 +10,29 @@ says so after each pass.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from limiter import snapshot
 from limiter.durable import Applied, Entry, Storage
 from limiter.redis.stream import LedgerStreams
 from limiter.runtime import open_parts
 from limiter.settings import load_settings
-from tests.repo.tree import ROOT
+from tests.support.module import running_module
 
 BATCH = 50
 BATCHES_BEFORE = 1
 
 
-@contextlib.contextmanager
-def worker(redis_url: str, store_url: str, moment: str) -> Iterator[subprocess.Popen[str]]:
+def worker(
+    redis_url: str, store_url: str, moment: str
+) -> AbstractContextManager[subprocess.Popen[str]]:
     """Runs one; kills it at the end if it is still there."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.worker", redis_url, store_url, moment],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    return running_module("tests.faults.worker", redis_url, store_url, moment)
 
 
 def _die() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,9 @@ from limiter.metrics import Metrics
 from limiter.runtime import Parts, open_parts
 from limiter.settings import load_settings
 from tests.metrics.scrape import Watch
-from tests.support.redis_process import RedisProcess, running_redis
+from tests.support.redis_process import RedisProcess, redis_server
 
-
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisProcess]:
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    with running_redis(folder) as server:
-        yield server
+__all__ = ["redis_server"]
 
 
 @pytest.fixture

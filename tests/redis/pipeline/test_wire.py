@@ -10,7 +10,7 @@ import hiredis
 import pytest
 
 from limiter.errors import RedisUnavailable
-from limiter.redis.wire import CALLS_MAX, Wire
+from limiter.redis.wire import BATCH_CALLS_MAX, CALLS_MAX, Wire
 from tests.redis.pipeline.peer import DEADLINE_MS, SLACK_MS, refusal
 
 
@@ -192,7 +192,7 @@ async def test_more_calls_than_may_wait_are_turned_away() -> None:
     future = wire.call(b"<now there is room>")
     wire.data_received(b":0\r\n" * (CALLS_MAX - 1))
     await asyncio.sleep(0)
-    assert transport.writes[1:] == [b"<now there is room>"]
+    assert transport.writes[-1] == b"<now there is room>"
     wire.data_received(b":1\r\n")
     assert await future == 1
 
@@ -205,6 +205,19 @@ async def test_calls_that_wait_for_the_connection_are_bounded_too() -> None:
     wire.close("the test is over")
     assert await refusal(futures[-1]) == "the test is over"
     await asyncio.gather(*futures, return_exceptions=True)
+
+
+async def test_a_full_batch_leaves_before_the_turn_ends() -> None:
+    wire, transport, _ = await wire_with_calls(0)
+    before = len(transport.writes)
+    futures = [wire.call(b"<%d>" % number) for number in range(2 * BATCH_CALLS_MAX + 1)]
+    one, two = range(BATCH_CALLS_MAX), range(BATCH_CALLS_MAX, 2 * BATCH_CALLS_MAX)
+    full = [b"".join(b"<%d>" % number for number in batch) for batch in (one, two)]
+    assert transport.writes[before:] == full
+    await asyncio.sleep(0)
+    assert transport.writes[before:] == [*full, b"<%d>" % (2 * BATCH_CALLS_MAX)]
+    wire.data_received(b":7\r\n" * len(futures))
+    assert await asyncio.gather(*futures) == [7] * len(futures)
 
 
 async def test_calls_wait_until_the_handshake_is_done() -> None:
