@@ -30,7 +30,7 @@ def clone(tmp_path: Path) -> Path:
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "make").write_text(MAKE, encoding="utf-8")
-    for name in ["redis-server", "initdb", "wrk"]:
+    for name in ["redis-server", "initdb", "wrk", "promtool"]:
         (programs / name).write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     for program in programs.iterdir():
         program.chmod(0o755)
@@ -60,7 +60,7 @@ def test_lints_then_tests_and_ends_with_what_the_tests_say(clone: Path) -> None:
     assert done.returncode == 0, done.stderr
     calls = (clone / "calls").read_text(encoding="utf-8").splitlines()
     assert [line for line in calls if line.startswith("make ")] == ["make lint", "make test"]
-    assert calls.count("TESTS_REQUIRE=redis,postgres,embedded,cluster") == 2
+    assert calls.count("TESTS_REQUIRE=redis,postgres,embedded,cluster,promtool") == 2
     assert done.stdout.splitlines()[-1] == "summary of test"
 
 
