@@ -18,10 +18,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Lifespan, Receive, Scope, Send
 
-from limiter import __version__
+from limiter import __version__, request_id
 from limiter.errors import LimiterError
 from limiter.http import paths
 from limiter.http.access import Guard
+from limiter.http.answers import identified
 from limiter.http.calls import Calls
 from limiter.http.endpoint import Endpoint
 from limiter.http.openapi import DESCRIPTION, TAGS, extended
@@ -40,17 +41,23 @@ class App(FastAPI):
 
     def __init__(self, *, hot: dict[str, Endpoint], **options: Any) -> None:
         super().__init__(**options)
-        # A websocket has no method and a lifespan no path, so that neither is found here.
-        self._hot: dict[object, Endpoint] = {
+        self._hot: dict[tuple[str, str], Endpoint] = {
             ("POST", path): endpoint for path, endpoint in hot.items()
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = self._hot.get((scope.get("method"), scope.get("path")))
-        if endpoint is not None:
-            await endpoint(scope, receive, send)
-        else:
+        if scope["type"] != "http":
             await super().__call__(scope, receive, send)
+            return
+        its_id = request_id.begin(scope["headers"])
+        try:
+            endpoint = self._hot.get((scope["method"], scope["path"]))
+            if endpoint is not None:
+                await endpoint(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
+        finally:
+            its_id.answered()
 
     def openapi(self) -> dict[str, Any]:
         """FastAPI's document with the routes of the Limiter."""
@@ -119,4 +126,4 @@ def create_app(
 
 
 async def _answer_error(_: Request, error: Exception) -> Response:
-    return error_answer(error)
+    return identified(error_answer(error))

@@ -231,7 +231,7 @@ async def test_of_other_workspaces_a_caller_hears_the_same_whether_they_exist_or
                 route[0],
                 path_of(route, workspace_id),
                 json=body_of(route, workspace_id),
-                headers=made.headers,
+                headers={**made.headers, "x-request-id": "one"},
             )
             assert response.status_code == 403
             assert problem(response)["code"] == "forbidden"
