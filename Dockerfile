@@ -1,5 +1,6 @@
 # The service without its servers: `docker compose up` adds Redis and PostgreSQL. Run alone, it uses
-# its embedded server and SQLite, and keeps both in the volume.
+# its embedded server and SQLite, and keeps both in the volume. It asks for keys: the first one is
+# made by `docker run --rm --volume limiter-data:/var/lib/limiter IMAGE keys create --role admin`.
 
 FROM python:3.13-slim AS build
 WORKDIR /src

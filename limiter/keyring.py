@@ -1,8 +1,9 @@
 """What a process knows of API keys: who presents one, at the cost of a look into a dict.
 
-A key that has been presented is remembered, and asked for again at every interval, so that a
-revoked one stops working within `REVOKED_MS_MAX` while durable storage answers. While that is away,
-keys that are known go on working, and others are StoreUnavailable, never a pass.
+The keys that there are at its start, and those that are presented later, are remembered, and asked
+for again at every interval, so that a revoked one stops working within `REVOKED_MS_MAX` while
+durable storage answers. While that is away, keys that are known go on working, and others are
+StoreUnavailable, never a pass.
 
 Guessing is bounded work. What has not the form of a key is refused without a look-up, an id that
 does not exist is remembered as well, and of the others one query is under way at any time, for all
@@ -38,9 +39,14 @@ class Source(Protocol):
     async def live(self, key_ids: Iterable[str]) -> Mapping[str, ApiKey]:
         """Those of the keys that are there and have not ended. Raises StoreUnavailable."""
 
+    async def all_live(self, limit: int) -> list[ApiKey]:
+        """The keys that have not ended, at most `limit` of them. Raises StoreUnavailable."""
+
 
 class Keyring:
-    """The keys of one process. Enter it to have them asked for again; for one event loop."""
+    """The keys of one process, for one event loop. Enter it to have all of them known from the
+    start, as far as there is room, and asked for again; that raises StoreUnavailable.
+    """
 
     def __init__(self, source: Source, *, refresh_ms: int = REFRESH_MS) -> None:
         self._source = source
@@ -53,6 +59,8 @@ class Keyring:
         self._refreshing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        for key in await self._source.all_live(KEYS_MAX):
+            self._remember(key.key_id, key)
         self._refreshing = asyncio.create_task(self._keep_fresh())
         return self
 
@@ -63,14 +71,23 @@ class Keyring:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
 
+    def known(self, presented: str) -> Principal | None:
+        """Whose key this is, if that is known already and the key is valid. It waits for nothing,
+        which spares a call that comes often the making of coroutines.
+        """
+        parts = split_key(presented)
+        if parts is None:
+            return None
+        key = self._known.get(parts[0])
+        return key if key is not None and key.fits(parts[1]) else None
+
     async def principal(self, presented: str) -> Principal | None:
         """Whose key this is; None if it is not valid. Raises StoreUnavailable."""
         parts = split_key(presented)
         if parts is None:
             return None
-        key_id, secret = parts
-        key = self._known.get(key_id) or await self.key(key_id)
-        return key if key is not None and key.fits(secret) else None
+        key = await self.key(parts[0])
+        return key if key is not None and key.fits(parts[1]) else None
 
     async def key(self, key_id: str) -> ApiKey | None:
         """The key of this id; None if there is none or it was revoked. Raises StoreUnavailable."""

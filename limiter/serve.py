@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from limiter import logs
 from limiter.errors import StartupError
 from limiter.http.app import create_app
+from limiter.http.protocol import BoundedProtocol
 from limiter.keeper import Keeper
 from limiter.keyring import Keyring
 from limiter.metrics import Metrics
@@ -87,7 +88,7 @@ def serve(settings: Settings, options: Mapping[str, str]) -> None:
             port=settings.port,
             workers=settings.workers,
             loop="uvloop",
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
             lifespan="on",
             access_log=False,

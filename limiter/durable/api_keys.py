@@ -55,6 +55,12 @@ class ApiKeys:
         rows = await self._database.read(lambda c: matching(c, api_keys, ("key_id",), wanted))
         return {row.key_id: _key(row) for row in rows if row.revoked_at_ms is None}
 
+    async def all_live(self, limit: int) -> list[ApiKey]:
+        """The keys that have not ended, at most `limit` of them, in no order."""
+        statement = select(api_keys).where(api_keys.c.revoked_at_ms.is_(None)).limit(limit)
+        rows = await self._database.read(lambda c: c.execute(statement).all())
+        return [_key(row) for row in rows]
+
     async def has_admin(self) -> bool:
         """Whether there is an admin key that has not ended."""
         statement = select(api_keys.c.key_id).where(

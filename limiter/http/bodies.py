@@ -93,6 +93,15 @@ class BodyTooSlow(RequestError):
         super().__init__(f"a body has {timeout_ms} ms to arrive")
 
 
+class HeadTooLarge(RequestError):
+    """The request line and the headers are above what a connection takes. Nothing was read."""
+
+    code = "head_too_large"
+
+    def __init__(self, bytes_max: int, headers_max: int) -> None:
+        super().__init__(f"a request has at most {headers_max} headers, in {bytes_max} bytes")
+
+
 class UnsupportedMediaType(RequestError):
     """The body says that it is something else than plain JSON."""
 

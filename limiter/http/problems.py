@@ -30,6 +30,7 @@ from limiter.http.answers import NO_STORE, Answer, ClosingAnswer, Header, encode
 from limiter.http.bodies import (
     BodyTooLarge,
     BodyTooSlow,
+    HeadTooLarge,
     RequestError,
     UnsupportedMediaType,
     printable,
@@ -72,6 +73,7 @@ KINDS: dict[type[Exception], Kind] = {
     BodyTooLarge: Kind(413, should_retry=False),
     UnsupportedMediaType: Kind(415, should_retry=False),
     Conflict: Kind(422, should_retry=False),
+    HeadTooLarge: Kind(431, should_retry=False),
     ScriptError: Kind(500, should_retry=False),
     Unavailable: Kind(503, should_retry=True),
     Exception: Kind(500, should_retry=False),

@@ -28,6 +28,8 @@ async def test_only_live_keys_are_looked_up(storage: Storage) -> None:
     ids = [caller.key.key_id, revoked.key.key_id, new_key("admin").key.key_id]
     assert await storage.api_keys.live(ids) == {caller.key.key_id: caller.key}
     assert await storage.api_keys.live([]) == {}
+    assert await storage.api_keys.all_live(2) == [caller.key]
+    assert await storage.api_keys.all_live(0) == []
 
 
 async def test_a_key_is_revoked_once_and_stays_so(storage: Storage) -> None:

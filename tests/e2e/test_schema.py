@@ -1,8 +1,8 @@
 """Whatever the OpenAPI document lets a caller send, and what it does not, on every route.
 
-Nothing is a 5xx, every answer is one that the document has, what does not fit it is refused, and with
-keys nothing passes without one. The examples are the same in every run; with the profile `deep` they
-are new ones, and many more.
+Nothing is a 5xx, every answer is one that the document has, what does not fit it is refused, and
+with keys nothing passes without one. The examples are the same in every run; with the profile
+`deep` they are new ones, and many more.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
@@ -62,7 +63,7 @@ def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @SCHEMA.parametrize()
 @bounded
-def test_with_keys(case: schemathesis.Case, asking: Service, admin: MadeKey) -> None:
+def test_with_keys(case: schemathesis.Case[Any], asking: Service, admin: MadeKey) -> None:
     case.call_and_validate(
         base_url=asking.url,
         headers={"Authorization": f"Bearer {admin.text}"},
@@ -72,7 +73,7 @@ def test_with_keys(case: schemathesis.Case, asking: Service, admin: MadeKey) -> 
 
 @SCHEMA.parametrize()
 @bounded
-def test_without_keys(case: schemathesis.Case, trusting: Service) -> None:
+def test_without_keys(case: schemathesis.Case[Any], trusting: Service) -> None:
     case.call_and_validate(
         base_url=trusting.url, excluded_checks=[positive_data_acceptance, ignored_auth]
     )

@@ -53,6 +53,8 @@ STATUSES = {
 # Classes that are never raised themselves, and what only commands raise.
 BASES = {"limiter_error", "access_denied", "not_found", "conflict", "unavailable"}
 COMMANDS = {"startup", "key_not_found"}
+# What a connection is told before there is a route.
+CONNECTIONS = {"head_too_large"}
 
 EXAMPLES = {
     problem_of(error).code: (operation, error)
@@ -70,7 +72,7 @@ def test_every_error_has_a_status_and_an_example() -> None:
     raised = _all_classes(LimiterError) | _all_classes(RequestError) - {RequestError}
     ours = {each for each in raised if each.__module__ in (errors.__name__, bodies.__name__)}
     codes = {each.code for each in ours if issubclass(each, (LimiterError, RequestError))}
-    assert codes - BASES - COMMANDS == set(STATUSES) - {"internal_error"}
+    assert codes - BASES - COMMANDS - CONNECTIONS == set(STATUSES) - {"internal_error"}
     assert set(EXAMPLES) == set(STATUSES)
 
 

