@@ -24,6 +24,7 @@ from limiter.http import paths
 from limiter.http.access import Guard
 from limiter.http.answers import identified
 from limiter.http.calls import Calls
+from limiter.http.docs_page import DocsPage
 from limiter.http.endpoint import Endpoint
 from limiter.http.openapi import DESCRIPTION, TAGS, extended
 from limiter.http.problems import error_answer
@@ -102,6 +103,7 @@ def create_app(
         paths.HEALTH: Endpoint({"GET": routes.healthz}, guard),
         paths.READINESS: Endpoint({"GET": routes.readyz}, guard),
         paths.METRICS: Endpoint({"GET": MetricsRoute(metrics or Metrics()).metrics}, guard),
+        paths.DOCS: Endpoint({"GET": DocsPage().page}, guard),
     }
     app = App(
         hot=hot,
@@ -118,8 +120,9 @@ def create_app(
         ),
         # A redirect would put the caller's Host header into ours.
         redirect_slashes=False,
+        # Its pages load a script from a public CDN.
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
     )
     app.state = state
     return app
