@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import IO, cast
 
+from limiter import logs
 from limiter.metrics import Metrics
 from limiter.runtime import open_limiter
 from limiter.settings import load_settings
@@ -117,8 +118,10 @@ def main(metrics_folder: Path) -> None:
 async def _keep(metrics_folder: Path) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stopping.set)
+    settings = load_settings()
+    logs.set_up(settings)
     metrics = Metrics(metrics_folder)
-    async with open_limiter(load_settings(), metrics=metrics, takes_any_server=True):
+    async with open_limiter(settings, metrics=metrics, takes_any_server=True):
         await stopping.wait()
 
 

@@ -22,6 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from limiter import logs
 from limiter.errors import StartupError
 from limiter.http.app import create_app
 from limiter.http.protocol import BoundedProtocol
@@ -53,6 +54,7 @@ def serve(settings: Settings, options: Mapping[str, str]) -> None:
 
     Raises StartupError when something is missing or unsafe; then nothing is left running.
     """
+    logs.set_up(settings)
     # uvicorn ends by the signal that it was ended by, which would leave the other processes to
     # their own devices.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -94,7 +96,8 @@ def serve(settings: Settings, options: Mapping[str, str]) -> None:
             server_header=False,
             # Nothing here depends on who the client is.
             proxy_headers=False,
-            log_level=settings.log_level,
+            # Nothing of its own: it logs as everything here does.
+            log_config=None,
             timeout_graceful_shutdown=_SHUTDOWN_S_MAX,
         )
 
@@ -117,6 +120,7 @@ def worker_app() -> FastAPI:
     supervisor = int(os.environ.pop(_SUPERVISOR_VARIABLE))
     folder = Path(os.environ.pop(_METRICS_VARIABLE))
     settings = load_settings()
+    logs.set_up(settings)
     metrics = Metrics(folder)
 
     @contextlib.asynccontextmanager

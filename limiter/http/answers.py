@@ -1,6 +1,7 @@
 """What goes out: finished bytes with their headers.
 
-It must not know what an answer says. No header ever carries a caller's text.
+It must not know what an answer says. No header ever carries a caller's text, but for a request id
+that is a plain word.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Iterable
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from limiter import request_id
 
 Header = tuple[bytes, bytes]
 
@@ -83,3 +86,11 @@ class ClosingAnswer(Answer):
                         return
         except TimeoutError:
             return
+
+
+def identified(answer: Response) -> Response:
+    """The answer, with the id of its request: what the log calls the request by."""
+    its_id = request_id.current()
+    if its_id is not None:
+        answer.raw_headers.append((request_id.HEADER, its_id.encode()))
+    return answer

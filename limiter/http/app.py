@@ -18,11 +18,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Lifespan, Receive, Scope, Send
 
-from limiter import __version__
+from limiter import __version__, request_id
 from limiter.errors import LimiterError
 from limiter.http import paths
 from limiter.http.access import Guard
+from limiter.http.answers import identified
 from limiter.http.calls import Calls
+from limiter.http.docs_page import DocsPage
 from limiter.http.endpoint import Endpoint
 from limiter.http.openapi import DESCRIPTION, TAGS, extended
 from limiter.http.problems import error_answer
@@ -40,17 +42,23 @@ class App(FastAPI):
 
     def __init__(self, *, hot: dict[str, Endpoint], **options: Any) -> None:
         super().__init__(**options)
-        # A websocket has no method and a lifespan no path, so that neither is found here.
-        self._hot: dict[object, Endpoint] = {
+        self._hot: dict[tuple[str, str], Endpoint] = {
             ("POST", path): endpoint for path, endpoint in hot.items()
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = self._hot.get((scope.get("method"), scope.get("path")))
-        if endpoint is not None:
-            await endpoint(scope, receive, send)
-        else:
+        if scope["type"] != "http":
             await super().__call__(scope, receive, send)
+            return
+        its_id = request_id.begin(scope["headers"])
+        try:
+            endpoint = self._hot.get((scope["method"], scope["path"]))
+            if endpoint is not None:
+                await endpoint(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
+        finally:
+            its_id.answered()
 
     def openapi(self) -> dict[str, Any]:
         """FastAPI's document with the routes of the Limiter."""
@@ -95,6 +103,7 @@ def create_app(
         paths.HEALTH: Endpoint({"GET": routes.healthz}, guard),
         paths.READINESS: Endpoint({"GET": routes.readyz}, guard),
         paths.METRICS: Endpoint({"GET": MetricsRoute(metrics or Metrics()).metrics}, guard),
+        paths.DOCS: Endpoint({"GET": DocsPage().page}, guard),
     }
     app = App(
         hot=hot,
@@ -111,12 +120,13 @@ def create_app(
         ),
         # A redirect would put the caller's Host header into ours.
         redirect_slashes=False,
+        # Its pages load a script from a public CDN.
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
     )
     app.state = state
     return app
 
 
 async def _answer_error(_: Request, error: Exception) -> Response:
-    return error_answer(error)
+    return identified(error_answer(error))

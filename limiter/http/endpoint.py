@@ -6,6 +6,7 @@ It must not know what the handlers do.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from starlette.datastructures import State
 from starlette.requests import Request
@@ -13,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from limiter.access import Demand, demand_of
 from limiter.http.access import Guard, Handler
+from limiter.http.answers import identified
 from limiter.http.bodies import read_body
 from limiter.http.problems import error_answer
 from limiter.service import Limiter
@@ -45,6 +47,8 @@ class Endpoint:
             answer = await self._handlers[scope["method"]](request)
         except Exception as error:  # noqa: BLE001  # The caller is owed an answer in any case.
             answer = error_answer(error)
+        if answer.status_code >= HTTPStatus.BAD_REQUEST:
+            identified(answer)
         await answer(scope, receive, send)
 
 

@@ -87,6 +87,11 @@ _RATE_LIMIT: Final = {
     },
 }
 _CHALLENGE: Final = {"description": "`Bearer`.", "schema": {"type": "string"}}
+_REQUEST_ID: Final = {
+    "description": "What the service's log calls the request by: its `X-Request-ID`, if that is 1 "
+    "to 64 characters of `A-Z a-z 0-9 . _ -`, or one that was made.",
+    "schema": {"type": "string"},
+}
 _REF: Final = "#/components/schemas/{name}"
 
 
@@ -164,6 +169,8 @@ def _response(status: int, answers: Examples) -> dict[str, Any]:
             described["headers"] |= {"Retry-After": _RETRY_AFTER, **_RATE_LIMIT}
     elif any(isinstance(answer, (WorkspaceUsage, ChatTreeUsage)) for answer in answers.values()):
         described["headers"] = dict(_RATE_LIMIT)
+    if status >= HTTPStatus.BAD_REQUEST:
+        described.setdefault("headers", {})["x-request-id"] = _REQUEST_ID
     if answers:
         described["content"] = _content(answers, status)
     return described

@@ -127,6 +127,7 @@ def check_answer(
     assert ("x-should-retry" in described.get("headers", {})) == (
         "x-should-retry" in response.headers
     )
+    assert ("x-request-id" in described.get("headers", {})) == ("x-request-id" in response.headers)
     if "retry-after" in response.headers:
         assert "Retry-After" in described["headers"]
 

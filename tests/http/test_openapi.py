@@ -209,11 +209,8 @@ def test_answers_promise_all_that_they_carry(document: dict[str, Any]) -> None:
     assert schemas["CheckRequest"]["required"] == ["workspace_id"]
 
 
-async def test_it_is_served_with_its_page() -> None:
+async def test_it_is_served() -> None:
     async with client_of(ToldLimiter()) as client:
         document = await client.get("/openapi.json")
-        page = await client.get("/docs")
     assert document.json()["info"]["title"] == "llm-spend-limiter"
     assert document.json() == msgspec.to_builtins(app_of(ToldLimiter()).openapi())
-    assert page.status_code == 200
-    assert "/openapi.json" in page.text

@@ -30,7 +30,7 @@ def clone(tmp_path: Path) -> Path:
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "make").write_text(MAKE, encoding="utf-8")
-    for name in ["redis-server", "initdb", "wrk", "chromium"]:
+    for name in ["redis-server", "initdb", "wrk", "chromium", "promtool"]:
         (programs / name).write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     for program in programs.iterdir():
         program.chmod(0o755)
@@ -61,7 +61,7 @@ def test_lints_then_tests_and_ends_with_what_the_tests_say(clone: Path) -> None:
     calls = (clone / "calls").read_text(encoding="utf-8").splitlines()
     steps = ["make lint", "make integrations", "make test"]
     assert [line for line in calls if line.startswith("make ")] == steps
-    required = "TESTS_REQUIRE=redis,postgres,embedded,cluster,browser,integrations"
+    required = "TESTS_REQUIRE=redis,postgres,embedded,cluster,browser,integrations,promtool"
     assert calls.count(required) == len(steps)
     assert done.stdout.splitlines()[-1] == "summary of test"
 

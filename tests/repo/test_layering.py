@@ -21,11 +21,11 @@ LINES_MAX = 400
 # own `__init__`, the unit `limiter`, names the library's public surface, which ends at the service.
 LAYERS = [
     {"access", "periods", "money", "errors", "ids", "models", "stored", "urls", "views"},
-    {"cells", "families"},
+    {"cells", "families", "request_id"},
     {"metrics"},
     {"settings_values"},
     {"settings"},
-    {"pricing", "configuration", "settings_text"},
+    {"pricing", "configuration", "settings_text", "logs"},
     {"redis", "durable"},
     {"snapshot"},
     {"loading", "outbox", "upkeep", "overview", "keyring"},
