@@ -220,8 +220,8 @@ def _hold_commands(keys: Keys, workspace_id: str, holds: list[HoldView]) -> list
         return []
     return [
         _redis_cli(
-            "live holds and when they expire in ms, the next one first",
-            *("ZRANGE", keys.holds(workspace_id), "0", "-1", "WITHSCORES"),
+            "the hundred holds that expire next, and when, in ms",
+            *("ZRANGE", keys.holds(workspace_id), "0", "99", "WITHSCORES"),
         ),
         *(
             _redis_cli(

@@ -6,7 +6,11 @@ import asyncio
 import random
 from collections import Counter
 
+from limiter.commands.doctor import doctor
+from limiter.commands.explain import explain
+from limiter.models import WorkspacePatch
 from limiter.redis.cluster import Cluster
+from limiter.redis.keys import Keys
 from limiter.runtime import open_limiter, open_parts
 from tests.redis.cluster.conftest import MakeSettings
 from tests.redis.cluster.support import check, keys_of, record, spent
@@ -141,3 +145,24 @@ async def test_workspaces_of_all_nodes_are_listed_with_their_live_figures(
         assert found == {name: (number, 5, True) for number, name in enumerate(WORKSPACES)}
         for name in WORKSPACES[::10]:
             assert [hold.held_micros for hold in await parts.limiter.reads.holds(name)] == [5]
+
+
+async def test_every_node_is_looked_at_and_a_denial_explained(
+    cluster: TestCluster, settings_of: MakeSettings
+) -> None:
+    settings = settings_of(cluster)
+    async with open_parts(settings) as parts:
+        for name in WORKSPACES[:3]:
+            await parts.limiter.configure(name, WorkspacePatch(budget_limits={"daily": 10}))
+            await record(parts.limiter, name, cost_micros=4)
+        await parts.snapshot.run_once()
+    found = {one.check: one.status for one in await doctor(settings)}
+    nodes = [f"redis {number} of 3" for number in (1, 2, 3)]
+    assert [found[node] for node in nodes] == ["ok"] * 3
+    assert [found[f"{node} clock"] for node in nodes] == ["ok"] * 3
+    assert found["stream"] == "ok"
+    for name in WORKSPACES[:3]:
+        explained = await explain(settings, name, None, 7)
+        assert [limit.period for limit in explained.limits] == ["daily"]
+        partition = Keys(settings.partitions).partition(name)
+        assert f"'lim:{{{partition}}}:{name}:workspace'" in explained.limits[0].commands[0].command
