@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import pydantic
 import pytest
 
 from limiter.client.errors import NoAnswer
@@ -72,6 +73,24 @@ def test_what_has_no_known_length_is_the_whole_context(kind: str) -> None:
     assert bounds.input_tokens(user([{"type": kind, "id": "f-1"}])) == 200_000
     assert bounds.input_tokens(user("hello"), refers=True) == 200_000
     assert bounds.input_tokens(user("a" * 300_000)) == 200_000
+
+
+def test_a_picture_in_a_file_counts_as_a_picture() -> None:
+    picture = {"kind": "binary", "media_type": "image/png", "data": "a" * 1_000_000}
+    assert 48_169 < Bounds().input_tokens(user([picture])) < 60_000
+
+
+class Message(pydantic.BaseModel):
+    role: str = "assistant"
+    content: str = "a" * 500
+
+
+def test_objects_count_as_what_they_are_sent_as() -> None:
+    as_json = Bounds().input_tokens([Message().model_dump()])
+    assert Bounds().input_tokens([Message()]) == as_json > 500
+    schema = json.dumps(Message.model_json_schema(), separators=(",", ":"))
+    assert len(schema) <= Bounds().input_tokens(Message) < 2 * len(schema)
+    assert Bounds().input_tokens([object()]) >= len(repr(object()))
 
 
 def test_output_is_what_the_request_names_for_each_answer() -> None:

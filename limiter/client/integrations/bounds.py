@@ -19,6 +19,9 @@ _TOOLS_TOKENS_MAX = 2_000
 # What the provider puts around a message, a part or a tool.
 _PART_TOKENS_MAX = 8
 _NUMBER_TOKENS_MAX = 24
+# Tools and schemas reach the model as JSON: its signs are text, too.
+_QUOTES = 2
+_COLON_AND_COMMA = 2
 
 _IMAGES = frozenset({"image", "image_url", "input_image", "image-url"})
 # Sound, documents, and what lies at the provider: how long it is, nobody can tell from here.
@@ -66,19 +69,31 @@ class Bounds:
     def _of(self, value: object) -> int:
         match value:
             case str():
-                return len(value.encode("utf-8", "replace"))
+                return len(value.encode("utf-8", "replace")) + _QUOTES
             case Mapping():
                 kind = value.get("type") or value.get("kind")
                 if kind in _IMAGES:
                     return _IMAGE_TOKENS_MAX
                 if kind in _UNKNOWN_LENGTH:
-                    return self.input_tokens_max
-                fields = sum(len(str(name)) + self._of(field) for name, field in value.items())
-                return fields + _PART_TOKENS_MAX
+                    is_picture = str(value.get("media_type")).startswith("image/")
+                    return _IMAGE_TOKENS_MAX if is_picture else self.input_tokens_max
+                fields = sum(self._of(str(name)) + self._of(field) for name, field in value.items())
+                return fields + len(value) * _COLON_AND_COMMA + _PART_TOKENS_MAX
             case Sequence():
-                return sum(map(self._of, value)) + _PART_TOKENS_MAX
-            case _:
+                return sum(map(self._of, value)) + len(value) + _PART_TOKENS_MAX
+            case None | int() | float():
                 return _NUMBER_TOKENS_MAX
+            case _:
+                return self._of(_as_json(value))
+
+
+def _as_json(value: object) -> object:
+    """What frameworks have in the place of JSON: messages as objects, and classes for a schema."""
+    for name in ("model_json_schema", "model_dump"):
+        describe = getattr(value, name, None)
+        if callable(describe) and (name == "model_dump" or isinstance(value, type)):
+            return describe()
+    return repr(value)
 
 
 def _count(value: object, otherwise: int) -> int:

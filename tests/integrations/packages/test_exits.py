@@ -210,3 +210,13 @@ async def test_a_sync_call_of_litellm_is_not_limited_and_says_so(
     litellm.completion(messages=MESSAGES, **LiteLLM(scene).options)
     await until(lambda: "a sync call of LiteLLM was not limited" in caplog.text)
     assert scene.checks == 0
+
+
+async def test_messages_that_are_litellms_own_are_bounded_as_text(scene: Scene) -> None:
+    scene.limit(PLENTY_MICROS)
+    options = LiteLLM(scene).options
+    for content in ["short", "long " * 1_000]:
+        message = litellm.Message(role="assistant", content=content)
+        await litellm.acompletion(messages=[*MESSAGES, message], **options)
+    # A dollar buys less than seven million tokens of this model's input.
+    assert scene.held_micros[1] - scene.held_micros[0] >= 5_000 // 7

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from tests.integrations.packages.model import (
     ANSWER,
     FAILS,
     OPENAI_MODEL,
-    PIECES,
     STOPS,
     ModelServer,
 )
@@ -31,6 +30,7 @@ from tests.integrations.packages.scene import (
     PROMPT,
     TOO_LITTLE_MICROS,
     Scene,
+    cancelled_in,
 )
 from tests.integrations.packages.test_table import CASES, row
 from tests.support.service import Service, free_port
@@ -145,6 +145,11 @@ class Caller:
             **options,
         )
 
+    async def stream(self, text: str) -> AsyncGenerator[str, None]:
+        async for chunk in await self.ask(text, stream=True):
+            if chunk.choices and (piece := chunk.choices[0].delta.content):
+                yield piece
+
 
 def checks(service: Service) -> int:
     """How many checks the service has answered, whatever it said."""
@@ -170,15 +175,9 @@ async def outcome(scene: Scene, caller: Caller, case: str) -> str:
             assert (scene.model.requests, checks(scene.service) - before) == ([], 1)
             return "not called"
         case "streamed":
-            chunks = [chunk async for chunk in await caller.ask(PROMPT, stream=True)]
-            pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
-            assert "".join(pieces) == ANSWER
+            assert "".join([piece async for piece in caller.stream(PROMPT)]) == ANSWER
         case "cancelled mid-stream":
-            stream = await caller.ask(f"{PROMPT} {STOPS}", stream=True)
-            async for chunk in stream:
-                if chunk.choices[0].delta.content == PIECES[1]:
-                    break
-            await stream.close()
+            await cancelled_in(caller.stream(f"{PROMPT} {STOPS}"))
         case "model error":
             with pytest.raises(openai.APIStatusError, match="the model is ill"):
                 await caller.ask(f"{PROMPT} {FAILS}")
