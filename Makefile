@@ -104,7 +104,7 @@ lock: ## renew the lock files after a change to pyproject.toml; LOCK_ARGS="--upg
 	export UV_CUSTOM_COMPILE_COMMAND='make lock'; \
 	compile="$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 $(LOCK_ARGS) pyproject.toml"; \
 	$$compile --output-file requirements.lock; \
-	$$compile --constraint requirements.lock --group dev --output-file requirements-dev.lock; \
+	$$compile --constraint requirements.lock --group dev --extra otel --output-file requirements-dev.lock; \
 	$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 $(LOCK_ARGS) \
 		bench/peers/requirements.txt --output-file bench/peers/requirements.lock; \
 	$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 $(LOCK_ARGS) \

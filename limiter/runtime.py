@@ -64,15 +64,17 @@ async def open_limiter(
     *,
     scripts: ScriptSet | None = None,
     metrics: Metrics | None = None,
+    limiter_type: type[Limiter] = MeasuredLimiter,
     keeps: bool = True,
     takes_any_server: bool = False,
 ) -> AsyncIterator[Limiter]:
     """A running Limiter. Without `settings.redis_url` it brings its own server.
 
     A Redis of one's own that is away is waited for: until it comes, calls are answered as in any
-    outage. What happens is counted in `metrics`. It moves what calls leave in Redis into durable
-    storage at every interval, unless another process of the service `keeps`; that one
-    `takes_any_server`, because others decide whether counters are safe there.
+    outage. What happens is counted in `metrics`; a `limiter_type` may do more about its calls, such
+    as tracing them. It moves what calls leave in Redis into durable storage at every interval,
+    unless another process of the service `keeps`; that one `takes_any_server`, because others
+    decide whether counters are safe there.
 
     Raises StartupError for a server on which counters would not be safe, and StoreUnavailable when
     the store cannot be reached.
@@ -81,6 +83,7 @@ async def open_limiter(
         settings,
         scripts=scripts,
         metrics=metrics,
+        limiter_type=limiter_type,
         keeps=keeps,
         takes_any_server=takes_any_server,
     ) as parts:
@@ -93,6 +96,7 @@ async def open_running(
     *,
     scripts: ScriptSet | None = None,
     metrics: Metrics | None = None,
+    limiter_type: type[Limiter] = MeasuredLimiter,
     keeps: bool = True,
     takes_any_server: bool = False,
 ) -> AsyncIterator[Parts]:
@@ -101,6 +105,7 @@ async def open_running(
         settings,
         scripts=scripts,
         metrics=metrics,
+        limiter_type=limiter_type,
         waits_for_redis=True,
         takes_any_server=takes_any_server,
     ) as parts:
@@ -121,6 +126,7 @@ async def open_parts(
     *,
     scripts: ScriptSet | None = None,
     metrics: Metrics | None = None,
+    limiter_type: type[Limiter] = MeasuredLimiter,
     waits_for_redis: bool = False,
     takes_any_server: bool = False,
 ) -> AsyncIterator[Parts]:
@@ -173,7 +179,7 @@ async def open_parts(
             interval_ms=settings.snapshot_interval_ms,
             metrics=metrics,
         )
-        limiter = MeasuredLimiter(
+        limiter = limiter_type(
             redis=redis,
             storage=storage,
             snapshot=snapshot,

@@ -15,8 +15,9 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import uvicorn
 from fastapi import FastAPI
@@ -28,6 +29,7 @@ from limiter.http.app import create_app
 from limiter.http.protocol import BoundedProtocol
 from limiter.keeper import Keeper
 from limiter.keyring import Keyring
+from limiter.measured import MeasuredLimiter
 from limiter.metrics import Metrics
 from limiter.redis.embedded import EmbeddedServer
 from limiter.runtime import open_running
@@ -47,6 +49,9 @@ _SUPERVISOR_VARIABLE = "LIMITER_SUPERVISOR_PID"
 
 # Tells workers where all processes of the service share their metrics.
 _METRICS_VARIABLE = "LIMITER_METRICS_FOLDER"
+
+# Whoever names a collector wants traces; OpenTelemetry's own variables say so.
+_ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def serve(settings: Settings, options: Mapping[str, str]) -> None:
@@ -125,20 +130,57 @@ def worker_app() -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with (
-            open_running(settings, metrics=metrics, keeps=False) as parts,
-            Keyring(parts.storage.api_keys) as keyring,
-        ):
-            app.state.limiter = parts.limiter
-            app.state.keyring = keyring
-            watch = asyncio.create_task(_stop_without(supervisor))
-            _spare_collections()
-            yield
-            watch.cancel()
+        with _traces() as limiter_type:
+            async with (
+                open_running(
+                    settings, metrics=metrics, limiter_type=limiter_type, keeps=False
+                ) as parts,
+                Keyring(parts.storage.api_keys) as keyring,
+            ):
+                app.state.limiter = parts.limiter
+                app.state.keyring = keyring
+                watch = asyncio.create_task(_stop_without(supervisor))
+                _spare_collections()
+                yield
+                watch.cancel()
 
     app = create_app(settings, lifespan=lifespan, metrics=metrics)
     app.router.routes.extend(page_routes(app.state, settings))
     return app
+
+
+@contextlib.contextmanager
+def _traces() -> Iterator[type[MeasuredLimiter]]:
+    """The kind of Limiter to run: one with spans, where OpenTelemetry is installed and set up."""
+    exporters = _trace_exporters(os.environ)
+    traced = _traced() if exporters else None
+    if traced is None:
+        yield MeasuredLimiter
+        return
+    with traced.exporting(exporters):
+        yield traced.TracedLimiter
+
+
+def _traced() -> ModuleType | None:
+    # Who wants no traces does not pay for them, not even at the start.
+    try:
+        from limiter import traced
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        logger.warning("no traces: the extra `otel` of llm-spend-limiter is not installed")
+        return None
+    return traced
+
+
+def _trace_exporters(environment: Mapping[str, str]) -> list[str]:
+    """Names of the exporters that OpenTelemetry's variables ask for; none: no traces."""
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return []
+    named = environment.get("OTEL_TRACES_EXPORTER", "")
+    if not named and any(environment.get(name) for name in _ENDPOINT_VARIABLES):
+        named = "otlp"
+    return [name for each in named.split(",") if (name := each.strip()) not in ("", "none")]
 
 
 def _spare_collections() -> None:

@@ -238,7 +238,9 @@ class Settings(BaseSettings):
     log_level: LogLevel = Field(
         default="info", description="Least severe messages that are logged."
     )
-    log_format: LogFormat = Field(default="text", description="Lines for people or for programs.")
+    log_format: LogFormat = Field(
+        default="text", description="Lines for people, or one JSON object a line for programs."
+    )
 
     @field_validator("log_level", mode="before")
     @classmethod

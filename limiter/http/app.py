@@ -120,6 +120,8 @@ def create_app(
         ),
         # A redirect would put the caller's Host header into ours.
         redirect_slashes=False,
+        # FastAPI's own would name workspaces, by their paths, and have the words of errors.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         # Its pages load a script from a public CDN.
         docs_url=None,
         redoc_url=None,

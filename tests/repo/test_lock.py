@@ -45,6 +45,7 @@ def declared(lock: str) -> list[Requirement]:
     declared = list(project["project"]["dependencies"])
     if lock == "requirements-dev.lock":
         declared += project["dependency-groups"]["dev"]
+        declared += project["project"]["optional-dependencies"]["otel"]
     return [Requirement(line) for line in declared]
 
 
