@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from limiter.access import Demand, demand_of
 from limiter.errors import WorkspaceNotFound
 from limiter.http.access import Handler
+from limiter.http.answers import identified
 from limiter.http.problems import error_answer, problem_of
 from limiter.settings import Settings
 from limiter.web.forms import FormReader
@@ -59,6 +60,8 @@ class PageEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         answer = await self._answer(request)
+        if answer.status_code >= HTTPStatus.BAD_REQUEST:
+            identified(answer)
         await answer(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:

@@ -54,6 +54,7 @@ def test_a_form_is_refused(
     found, answered, text = ask(service, "POST", "/workspaces/acme", body, **headers)
     assert found == status
     assert answered["content-type"] == "text/html; charset=utf-8"
+    assert answered["x-request-id"]
     assert "<h1>" in text
     limits = service.get("/config/workspaces/acme").body["budget_limits"]
     assert limits["hourly"] is None
