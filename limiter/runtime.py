@@ -203,7 +203,12 @@ async def _keep(parts: Parts, stopping: asyncio.Event, *, interval_s: float) -> 
     """The work of every interval, until `stopping`. An outage on either side is waited out."""
     parts.metrics.passes_begin()
     reconciled: dict[int, str] = {}
-    steps = (parts.snapshot.run_once, parts.limiter.bring_back, parts.upkeep.tick)
+    steps = (
+        parts.snapshot.run_once,
+        parts.limiter.bring_back,
+        parts.limiter.bring_into_force,
+        parts.upkeep.tick,
+    )
     while not stopping.is_set():
         try:
             run_ids = await _run_ids_if_safe(parts)
