@@ -209,4 +209,4 @@ def _pending(enforced: int | None, stored: int | None) -> str | None:
     if enforced == stored:
         return None
     now = "no limit" if enforced is None else f"a limit of {dollars(enforced)}"
-    return f"Not in force yet: calls still meet {now}. It changes by itself."
+    return f"Not in force yet: calls still meet {now}. The change comes into force by itself."
