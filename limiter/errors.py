@@ -24,7 +24,8 @@ A denial is not here: it is an expected outcome and comes back as a value (`mode
     │   └── ModelUnpriced         no price for the model, and policy says deny
     ├── Unavailable               cannot be answered now; retry later
     │   ├── RedisUnavailable
-    │   └── StoreUnavailable
+    │   ├── StoreUnavailable
+    │   └── NotInForceYet         a change of limits is stored, and Redis has not heard of it
     ├── ScriptError               a script failed: a bug or a foreign write; names file and line
     └── StartupError              the service must not start; says why and what mends it
 
@@ -201,6 +202,18 @@ class RedisUnavailable(Unavailable):
 
 class StoreUnavailable(Unavailable):
     code = "store_unavailable"
+
+
+class NotInForceYet(Unavailable):
+    """A change of limits is stored, and calls still meet the old ones: Redis is away.
+
+    A running service brings it into force as soon as Redis is back. Repeating it is harmless.
+    """
+
+    code = "not_in_force_yet"
+
+    def __init__(self) -> None:
+        super().__init__("the change is stored, and comes into force by itself once Redis is back")
 
 
 class ScriptError(LimiterError):

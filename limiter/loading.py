@@ -25,6 +25,7 @@ from limiter.models import DEPTH_MAX
 from limiter.redis.store import Cold, Known, RedisStore
 from limiter.snapshot import Snapshot
 from limiter.stored import StoredSource, StoredWorkspace, WorkspaceSettings
+from limiter.telling import Teller
 
 Answer = TypeVar("Answer")
 
@@ -41,6 +42,7 @@ class Loader:
         redis: RedisStore,
         storage: Storage,
         snapshot: Snapshot,
+        teller: Teller,
         *,
         new_workspace: WorkspaceSettings | None,
         metrics: Metrics | None = None,
@@ -48,6 +50,7 @@ class Loader:
         self._redis = redis
         self._storage = storage
         self._snapshot = snapshot
+        self._teller = teller
         self._new_workspace = new_workspace
         self._metrics = metrics or Metrics()
         # A crowd of callers that find the same scope cold share one look into storage.
@@ -120,10 +123,18 @@ class Loader:
     async def _load_chat(self, workspace_id: str, chat_id: str, epoch: int) -> bool:
         """Whether durable storage knows the chat, which then is in Redis."""
         stored = await self._storage.chat(workspace_id, chat_id)
-        if stored is not None:
-            await self._redis.load_chat(workspace_id, stored, epoch)
-            self._metrics.cold_load("chat")
-        return stored is not None
+        if stored is None:
+            return False
+        await self._redis.load_chat(workspace_id, stored, epoch)
+        self._metrics.cold_load("chat")
+        latest = await self._storage.chat(workspace_id, chat_id)
+        if latest is not None and latest.revision > stored.revision:
+            # Whoever changed it found it cold, and will not tell Redis again.
+            await self._storage.revisions.note_chats({(workspace_id, chat_id): stored.revision})
+            await self._teller.tell_chat(
+                workspace_id, chat_id, latest.limit_micros, latest.revision
+            )
+        return True
 
     async def _load_workspace(self, workspace_id: str) -> bool:
         """Whether durable storage knows the workspace, which then is in Redis."""
@@ -147,8 +158,10 @@ class Loader:
         if seq > stored.seq:
             await self._redis.forget(workspace_id, seq_below=seq)
         if revision > stored.revision:
+            # Whoever changed it found it cold, and will not tell Redis again.
+            await self._storage.revisions.note_workspaces({workspace_id: stored.revision})
             latest = await self._stored(workspace_id)
-            await self._redis.configure_workspace(workspace_id, latest.settings, latest.revision)
+            await self._teller.tell_workspace(workspace_id, latest.settings, latest.revision)
         return True
 
     async def _stored(self, workspace_id: str) -> StoredWorkspace:

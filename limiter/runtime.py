@@ -14,10 +14,12 @@ from functools import partial
 from pathlib import Path
 
 from limiter.durable import Storage
+from limiter.durable.storage import wall_ms
 from limiter.errors import RedisUnavailable, StartupError, Unavailable
 from limiter.ids import new_id
 from limiter.measured import MeasuredLimiter
 from limiter.metrics import Metrics
+from limiter.periods import DAY_MS
 from limiter.pricing import Prices
 from limiter.redis.cluster import open_link
 from limiter.redis.embedded import EmbeddedServer
@@ -39,6 +41,8 @@ STOP_MS_MAX = 5_000
 CANCELS_MAX = 50
 CANCEL_POLL_MS = 100
 LEAVE_MS_MAX = 5_000
+# A server that began anew is told once more of what was changed in so long a time before.
+DOUBTED_MS = DAY_MS
 
 Steps = Sequence[Callable[[], Awaitable[object]]]
 
@@ -209,7 +213,12 @@ async def _keep(parts: Parts, stopping: asyncio.Event, *, interval_s: float) -> 
     """The work of every interval, until `stopping`. An outage on either side is waited out."""
     parts.metrics.passes_begin()
     reconciled: dict[int, str] = {}
-    steps = (parts.snapshot.run_once, parts.limiter.bring_back, parts.upkeep.tick)
+    steps = (
+        parts.snapshot.run_once,
+        parts.limiter.bring_back,
+        parts.limiter.bring_into_force,
+        parts.upkeep.tick,
+    )
     while not stopping.is_set():
         try:
             run_ids = await _run_ids_if_safe(parts)
@@ -232,6 +241,8 @@ async def _reconcile(parts: Parts, run_ids: Mapping[int, str], reconciled: dict[
     others = {p for p, run_id in run_ids.items() if reconciled.get(p) != run_id}
     if others:
         await parts.snapshot.reconcile(others)
+        # A change of limits leaves no number by which it could be missed.
+        await parts.storage.revisions.doubt(wall_ms() - DOUBTED_MS)
     if not run_ids:
         reconciled.clear()
     reconciled.update(run_ids)

@@ -18,6 +18,7 @@ from limiter.durable import Storage
 from limiter.errors import (
     ChatNotFound,
     InvalidRequest,
+    NotInForceYet,
     RedisUnavailable,
     StoreUnavailable,
     Unavailable,
@@ -52,6 +53,7 @@ from limiter.redis.store import Cold, Known, RedisStore
 from limiter.settings import Settings
 from limiter.snapshot import Snapshot
 from limiter.stored import ResolvedRecord, WorkspaceSettings
+from limiter.telling import Teller
 from limiter.views import Explanation
 
 logger = logging.getLogger(__name__)
@@ -85,10 +87,12 @@ class Limiter:
         self._settings = settings
         self._metrics = metrics or Metrics()
         self._new_workspace = default_workspace(settings)
+        self._teller = Teller(redis, storage)
         self._loader = Loader(
             redis,
             storage,
             snapshot,
+            self._teller,
             new_workspace=(
                 self._new_workspace if settings.unknown_workspaces == "create" else None
             ),
@@ -173,7 +177,8 @@ class Limiter:
     ) -> WorkspaceConfig:
         """Changes what the patch names; with `replace`, the rest goes back to the defaults.
 
-        Durable storage has the change before Redis, and both before this returns.
+        Durable storage has the change before Redis, and both before this returns. Raises
+        StoreUnavailable if nothing was changed, and NotInForceYet.
         """
         require_id(workspace_id, "workspace_id")
         initial = self._new_workspace
@@ -184,7 +189,10 @@ class Limiter:
         settings, revision = await self._storage.configure_workspace(
             workspace_id, change, initial=initial, actor=actor
         )
-        await self._redis.configure_workspace(workspace_id, settings, revision)
+        try:
+            await self._teller.tell_workspace(workspace_id, settings, revision)
+        except RedisUnavailable as error:
+            raise NotInForceYet from error
         return view_workspace(workspace_id, settings)
 
     async def workspace_config(self, workspace_id: str) -> WorkspaceConfig:
@@ -203,7 +211,11 @@ class Limiter:
         replace: bool = False,
         actor: str = "library",
     ) -> ChatConfig:
-        """Creates a chat or changes its limit. Raises the chat errors; a parent is immutable."""
+        """Creates a chat or changes its limit; a parent is immutable.
+
+        Raises the chat errors, RedisUnavailable and StoreUnavailable if nothing was changed, and
+        NotInForceYet.
+        """
         require_id(workspace_id, "workspace_id")
         require_id(chat_id, "chat_id")
         limit = patch.spend_limit_micros
@@ -217,9 +229,12 @@ class Limiter:
             limit_micros=limit,
             actor=actor,
         )
-        await self._redis.configure_chat(
-            workspace_id, chat_id, stored.limit_micros, stored.revision
-        )
+        try:
+            await self._teller.tell_chat(
+                workspace_id, chat_id, stored.limit_micros, stored.revision
+            )
+        except RedisUnavailable as error:
+            raise NotInForceYet from error
         return view_chat(stored)
 
     async def chat_config(self, workspace_id: str, chat_id: str) -> ChatConfig:
@@ -361,6 +376,13 @@ class Limiter:
         Raises Unavailable; what is left is brought by the next call.
         """
         return await self._outbox.bring_back()
+
+    async def bring_into_force(self) -> int:
+        """Tells Redis of changes of limits that it missed. Returns how many scopes it was told of.
+
+        Raises Unavailable; what is left is told by the next call.
+        """
+        return await self._teller.catch_up()
 
     async def _by_policy(self, workspace_id: str) -> Admitted | Refused:
         policy: OutagePolicy = self._settings.outage_policy

@@ -122,6 +122,7 @@ def store_findings(seen: ExaminedStore) -> Iterator[Finding]:
     if seen.contents is not None:
         yield _dead_letters(seen.contents)
         yield _queued(seen.contents)
+        yield _untold(seen.contents)
 
 
 def _migrations(seen: ExaminedStore) -> Finding:
@@ -162,6 +163,17 @@ def _queued(seen: ExaminedContents) -> Finding:
         status="warn",
         detail=f"{seen.queued_records:,} were taken while Redis was away, and it has not got them",
         advice="a running service tells Redis of them as soon as it is back",
+    )
+
+
+def _untold(seen: ExaminedContents) -> Finding:
+    if not seen.untold_scopes:
+        return Finding(check="limits", status="ok", detail="Redis was told of every change")
+    return Finding(
+        check="limits",
+        status="warn",
+        detail=f"Redis was not told of {seen.untold_scopes:,} that were changed",
+        advice="a running service tells it at its next snapshot pass, or when it is back",
     )
 
 

@@ -43,6 +43,7 @@ class Chat:
     own_spent_micros: int = 0
     held_micros: int = 0
     pruned_micros: int = 0
+    told_revision: int = 0
 
     @property
     def key(self) -> Key:

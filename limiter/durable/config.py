@@ -43,7 +43,8 @@ def create_workspace(
     create_rows(connection, [workspace_id])
     lock_workspaces(connection, {workspace_id})
     if settings(connection, workspace_id) is None:
-        _write_settings(connection, workspace_id, initial, 1)
+        # Redis has nothing of it, and will be loaded with this.
+        _write_settings(connection, workspace_id, initial, 1, is_told=True)
         _audit(connection, now_ms, actor, workspace_id, None, None, _settings_fields(initial))
 
 
@@ -129,8 +130,14 @@ def audit(connection: Connection, workspace_id: str, limit: int) -> Sequence[Aud
 
 
 def _write_settings(
-    connection: Connection, workspace_id: str, new: WorkspaceSettings, revision: int
+    connection: Connection,
+    workspace_id: str,
+    new: WorkspaceSettings,
+    revision: int,
+    *,
+    is_told: bool = False,
 ) -> None:
+    told = {"told_revision": revision} if is_told else {}
     connection.execute(
         update(workspaces)
         .where(workspaces.c.workspace_id == workspace_id)
@@ -139,6 +146,7 @@ def _write_settings(
             default_estimate_micros=new.default_estimate_micros,
             on_hold_expiry=new.on_hold_expiry,
             outage_policy=new.outage_policy,
+            **told,
         )
     )
     connection.execute(

@@ -17,6 +17,7 @@ from limiter.durable.engine import SQLITE, Database
 from limiter.durable.migrate import migrate
 from limiter.durable.schema import (
     api_keys,
+    chats,
     config_audit,
     dead_letters,
     metadata,
@@ -88,6 +89,8 @@ def _marks(connection: Connection) -> list[int]:
     sources = (
         func.sum(workspaces.c.seq),
         func.sum(workspaces.c.revision),
+        func.sum(workspaces.c.told_revision),
+        func.sum(chats.c.told_revision),
         func.max(spend_events.c.id),
         func.max(config_audit.c.id),
         func.max(dead_letters.c.id),

@@ -12,7 +12,15 @@ from limiter.durable.api_keys import has_admin
 from limiter.durable.engine import SQLITE, Database
 from limiter.durable.ledger import DeadLetter, dead_letter_list
 from limiter.durable.migrate import alembic_config
-from limiter.durable.schema import dead_letters, is_unapplied, spend_events, workspaces
+from limiter.durable.schema import (
+    chat_is_untold,
+    chats,
+    dead_letters,
+    is_unapplied,
+    spend_events,
+    workspace_is_untold,
+    workspaces,
+)
 
 # Beyond that it does not matter how many there are.
 _COUNTED_MAX = 10_000
@@ -25,6 +33,7 @@ class ExaminedContents:
     workspaces: int
     clock_ms: int
     queued_records: int
+    untold_scopes: int
     dead_letters: int
     last_dead_letter: DeadLetter | None
     has_admin_key: bool
@@ -70,12 +79,17 @@ def _examine(connection: Connection) -> ExaminedStore:
 def _contents(connection: Connection) -> ExaminedContents:
     count = select(func.count()).select_from
     queued = select(spend_events.c.id).where(is_unapplied).limit(_COUNTED_MAX)
+    untold = [
+        select(workspaces.c.workspace_id).where(workspace_is_untold).limit(_COUNTED_MAX),
+        select(chats.c.workspace_id).where(chat_is_untold).limit(_COUNTED_MAX),
+    ]
     letters = select(dead_letters.c.id).limit(_COUNTED_MAX)
     last = dead_letter_list(connection, 1)
     return ExaminedContents(
         workspaces=connection.scalar(count(workspaces)) or 0,
         clock_ms=connection.scalar(select(func.max(workspaces.c.clock_ms))) or 0,
         queued_records=connection.scalar(count(queued.subquery())) or 0,
+        untold_scopes=sum(connection.scalar(count(each.subquery())) or 0 for each in untold),
         dead_letters=connection.scalar(count(letters.subquery())) or 0,
         last_dead_letter=last[0] if last else None,
         has_admin_key=has_admin(connection),

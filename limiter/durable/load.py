@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from limiter import periods
+from limiter.durable.bulk import matching
 from limiter.durable.chats import Chat
 from limiter.durable.schema import (
     NO_STREAM_ID,
@@ -146,9 +147,20 @@ def settings(connection: Connection, workspace_id: str) -> tuple[WorkspaceSettin
     return None if row is None else (_settings_of(connection, row), row.revision)
 
 
+def all_settings(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, WorkspaceSettings]:
+    """The configurations of some rows of `workspaces`, by id."""
+    found: dict[str, dict[str, int]] = {row.workspace_id: {} for row in rows}
+    for limit in matching(connection, budget_limits, ("workspace_id",), [(id_,) for id_ in found]):
+        found[limit.workspace_id][limit.period] = limit.limit_micros
+    return {row.workspace_id: _with_limits(row, found[row.workspace_id]) for row in rows}
+
+
 def _settings_of(connection: Connection, row: Row[Any]) -> WorkspaceSettings:
     limits = connection.execute(_LIMITS, {"workspace_id": row.workspace_id})
-    by_period = {limit.period: limit.limit_micros for limit in limits}
+    return _with_limits(row, {limit.period: limit.limit_micros for limit in limits})
+
+
+def _with_limits(row: Row[Any], by_period: Mapping[str, int]) -> WorkspaceSettings:
     return WorkspaceSettings(
         limits={period.name: by_period.get(period.name) for period in periods.PERIODS},
         default_estimate_micros=row.default_estimate_micros,

@@ -50,6 +50,7 @@ RowId = BigInteger().with_variant(Integer(), "sqlite")
 
 # A partial index serves a query that says the same, word for word and without parameters.
 _UNAPPLIED = {"postgresql": text("NOT applied"), "sqlite": text("applied = 0")}
+_UNTOLD = text("told_revision < revision")
 _HELD = text("state = 'held'")
 _ENDED = text("state <> 'held'")
 
@@ -78,10 +79,18 @@ workspaces = Table(
     # What was pruned: every ledger row before that moment may be gone, so many of them unpriced.
     Column("pruned_before_ms", BigInteger, nullable=False, server_default="0"),
     Column("pruned_unpriced_records", BigInteger, nullable=False, server_default="0"),
+    # The revision that Redis was told of last. A scope that is not in Redis needs no telling.
+    Column("told_revision", BigInteger, nullable=False, server_default="0"),
     CheckConstraint("revision >= 0", name="revision"),
     _amount("default_estimate_micros"),
     CheckConstraint("on_hold_expiry IN ('refund', 'charge')", name="on_hold_expiry"),
     CheckConstraint("outage_policy IN ('allow', 'deny')", name="outage_policy"),
+    Index(
+        "ix_workspaces_untold",
+        "workspace_id",
+        postgresql_where=_UNTOLD,
+        sqlite_where=_UNTOLD,
+    ),
 )
 
 # The limits of a workspace's periods. No row: unlimited.
@@ -113,6 +122,8 @@ chats = Table(
     Column("held_micros", BigInteger, nullable=False),
     # The part of `own_spent_micros` whose ledger rows were pruned.
     Column("pruned_micros", BigInteger, nullable=False),
+    # As in `workspaces`.
+    Column("told_revision", BigInteger, nullable=False, server_default="0"),
     CheckConstraint(f"depth BETWEEN 1 AND {DEPTH_MAX}", name="depth"),
     CheckConstraint(f"limit_micros BETWEEN 1 AND {MICROS_MAX}", name="limit_micros"),
     CheckConstraint("revision >= 0", name="revision"),
@@ -121,6 +132,13 @@ chats = Table(
     _amount("held_micros"),
     CheckConstraint("pruned_micros BETWEEN 0 AND own_spent_micros", name="pruned_micros"),
     Index(None, "workspace_id", "parent_chat_id", "chat_id"),
+    Index(
+        "ix_chats_untold",
+        "workspace_id",
+        "chat_id",
+        postgresql_where=_UNTOLD,
+        sqlite_where=_UNTOLD,
+    ),
     sqlite_with_rowid=False,
 )
 
@@ -224,6 +242,8 @@ reservations = Table(
 is_held = reservations.c.state == literal_column("'held'")
 has_ended = reservations.c.state != literal_column("'held'")
 is_unapplied = ~spend_events.c.applied
+workspace_is_untold = workspaces.c.told_revision < workspaces.c.revision
+chat_is_untold = chats.c.told_revision < chats.c.revision
 
 # The last running total of each cumulative reporter, as Redis has it and, until an entry comes, as
 # it was reported while Redis was away. Stream id 0-0: Redis has never told of this one.

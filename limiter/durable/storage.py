@@ -27,6 +27,7 @@ from limiter.durable.ledger import DeadLetter, LedgerRow
 from limiter.durable.migrate import migrate
 from limiter.durable.queue import Queued, UnappliedRecord
 from limiter.durable.reads import StorageReads
+from limiter.durable.revisions import Revisions
 from limiter.durable.turns import Turns
 from limiter.durable.verify import Drift, Recomputed
 from limiter.errors import StoreUnavailable
@@ -61,6 +62,7 @@ class Storage:
         self._turns = Turns(self._database)
         self.reads = StorageReads(self._database)
         self.api_keys = ApiKeys(self._database)
+        self.revisions = Revisions(self._database)
 
     async def start(self) -> None:
         """Brings the database to this version of the program. Raises StartupError as well.
@@ -94,9 +96,7 @@ class Storage:
 
     async def workspace(self, workspace_id: str) -> StoredWorkspace | None:
         """All that a cold workspace is loaded from; None if it was never configured."""
-        return await self._database.read(
-            lambda connection: load.workspace(connection, workspace_id)
-        )
+        return await self._database.read(lambda c: load.workspace(c, workspace_id))
 
     async def settings(self, workspace_id: str) -> WorkspaceSettings | None:
         """A workspace's configuration alone; None if it was never configured."""
@@ -127,9 +127,7 @@ class Storage:
 
     async def has_workspace(self, workspace_id: str) -> bool:
         """Also of a workspace that was never configured, and only has spend so far."""
-        return await self._database.read(
-            lambda connection: load.has_workspace(connection, workspace_id)
-        )
+        return await self._database.read(lambda c: load.has_workspace(c, workspace_id))
 
     async def create_workspace(
         self, workspace_id: str, initial: WorkspaceSettings, *, actor: str

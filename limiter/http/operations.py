@@ -23,6 +23,7 @@ from limiter.errors import (
     IdReused,
     InvalidRequest,
     ModelUnpriced,
+    NotInForceYet,
     RedisUnavailable,
     ReservationChatMismatch,
     ReservationNotFound,
@@ -91,6 +92,7 @@ _OUR_FAULT: Final = (
     Exception(),
 )
 _NO_REDIS: Final = RedisUnavailable("Redis did not answer in time")
+_STORED_ONLY: Final = NotInForceYet()
 _NO_STORE: Final = StoreUnavailable("the durable store did not answer in time")
 _NO_WORKSPACE: Final = WorkspaceNotFound("acme")
 _NO_CHAT: Final = ChatNotFound("c2")
@@ -192,7 +194,7 @@ OPERATIONS: Final = (
         demand=Demand.ADMIN,
         requests=examples.WORKSPACE_PATCHES,
         answers={200: examples.WORKSPACE_CONFIGS},
-        errors=(*_BAD_CONFIG, *_NO_ACCESS, *_OUR_FAULT, _NO_REDIS, _NO_STORE),
+        errors=(*_BAD_CONFIG, *_NO_ACCESS, *_OUR_FAULT, _STORED_ONLY, _NO_STORE),
     ),
     Operation(
         method="PUT",
@@ -203,7 +205,7 @@ OPERATIONS: Final = (
         demand=Demand.ADMIN,
         requests=examples.WORKSPACE_PATCHES,
         answers={200: examples.WORKSPACE_CONFIGS},
-        errors=(*_BAD_CONFIG, *_NO_ACCESS, *_OUR_FAULT, _NO_REDIS, _NO_STORE),
+        errors=(*_BAD_CONFIG, *_NO_ACCESS, *_OUR_FAULT, _STORED_ONLY, _NO_STORE),
     ),
     Operation(
         method="GET",
@@ -231,6 +233,7 @@ OPERATIONS: Final = (
             *_BAD_CHAT,
             *_OUR_FAULT,
             _NO_REDIS,
+            _STORED_ONLY,
             _NO_STORE,
         ),
     ),
@@ -250,6 +253,7 @@ OPERATIONS: Final = (
             *_BAD_CHAT,
             *_OUR_FAULT,
             _NO_REDIS,
+            _STORED_ONLY,
             _NO_STORE,
         ),
     ),
@@ -261,7 +265,7 @@ OPERATIONS: Final = (
         summary="Remove a chat's limit. Its spend and its place in the tree stay.",
         demand=Demand.ADMIN,
         answers={204: {}},
-        errors=(*_READING, _NO_CHAT),
+        errors=(*_READING, _NO_CHAT, _STORED_ONLY),
     ),
     Operation(
         method="GET",

@@ -31,8 +31,8 @@ NOTICES: Final = {
         failed=True,
     ),
     "half": Notice(
-        "Redis did not answer. The change is stored, but calls may still meet the old limits: "
-        "save again once Redis is back.",
+        "Redis did not answer. The change is stored, and comes into force by itself once Redis is "
+        "back. Until then calls may still meet the old limits.",
         failed=True,
     ),
     "not-released": Notice(

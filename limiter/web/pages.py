@@ -18,6 +18,7 @@ from starlette.responses import Response
 from limiter.access import Demand, demands
 from limiter.errors import (
     InvalidRequest,
+    NotInForceYet,
     RedisUnavailable,
     ReservationNotFound,
     StoreUnavailable,
@@ -150,8 +151,8 @@ class Pages(Handlers):
             return await self._workspace(
                 request, typed=misfit.typed, notice=NOTICES["misfit"], status=400
             )
-        except (RedisUnavailable, StoreUnavailable) as error:
-            notice = NOTICES["half" if isinstance(error, RedisUnavailable) else "nothing"]
+        except (NotInForceYet, StoreUnavailable) as error:
+            notice = NOTICES["half" if isinstance(error, NotInForceYet) else "nothing"]
             return await self._workspace(
                 request, typed=limits_typed(form), notice=notice, status=503
             )

@@ -205,8 +205,8 @@ def _frees_up(usage: WorkspaceUsage | None, window: PeriodUsage | None) -> str |
 
 
 def _pending(enforced: int | None, stored: int | None) -> str | None:
-    """Redis has not heard of the last change: it was away, and nothing else tells it."""
+    """Redis has not heard of the last change: it is away, or was until a moment ago."""
     if enforced == stored:
         return None
     now = "no limit" if enforced is None else f"a limit of {dollars(enforced)}"
-    return f"Not in force yet: calls still meet {now}. Save again to apply it."
+    return f"Not in force yet: calls still meet {now}. The change comes into force by itself."

@@ -53,6 +53,7 @@ RAISED: list[LimiterError] = [
     errors.ModelUnpriced("m"),
     errors.RedisUnavailable("Redis is away"),
     errors.StoreUnavailable("the database is away"),
+    errors.NotInForceYet(),
     errors.ScriptError("check.lua:12"),
 ]
 

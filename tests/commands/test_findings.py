@@ -39,6 +39,7 @@ CONTENTS = ExaminedContents(
     workspaces=3,
     clock_ms=NOW_MS,
     queued_records=0,
+    untold_scopes=0,
     dead_letters=0,
     last_dead_letter=None,
     has_admin_key=False,
@@ -74,7 +75,7 @@ def test_a_healthy_server_and_store_have_nothing_to_advise() -> None:
     assert {finding.status for finding in (*server.values(), *store.values())} == {"ok"}
     assert server["redis"].detail == "Valkey 9.1.0, master, noeviction"
     assert server["redis memory"].detail == "1 GiB used, 6 % of the machine's memory (16 GiB)"
-    assert set(store) == {"store", "migrations", "dead letters", "queued records"}
+    assert set(store) == {"store", "migrations", "dead letters", "queued records", "limits"}
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,12 @@ def test_what_is_stuck_is_a_warning() -> None:
     assert (found["dead letters"].status, found["queued records"].status) == ("warn", "warn")
     assert found["dead letters"].detail == "2, the latest for: no amount"
     assert found["queued records"].detail.startswith("1,234 were taken")
+
+
+def test_limits_that_redis_was_not_told_of() -> None:
+    found = of_store(replace(STORE, contents=replace(CONTENTS, untold_scopes=3)))
+    assert found["limits"].status == "warn"
+    assert "not told of 3" in found["limits"].detail
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,16 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Connection, event
 
-from limiter.durable import Storage, ledger, lists, load, queue, retention, verify
+from limiter.durable import (
+    Storage,
+    ledger,
+    lists,
+    load,
+    queue,
+    retention,
+    revisions,
+    verify,
+)
 from limiter.durable.books import open_books
 from limiter.durable.engine import SQLITE, Database
 from limiter.durable.fold import wanted_by
@@ -59,6 +68,7 @@ BATCH = [
         lambda c: load.chat_children(c, "acme", "root", 10),
         lambda c: load.source(c, "acme", "s"),
         lambda c: queue.unapplied(c, 10),
+        lambda c: revisions.untold_chats(c, ("acme", "leaf"), 10),
         lambda c: ledger.fingerprints(c, [("acme", "e1"), ("acme", "e9")]),
         lambda c: ledger.ledger_page(c, "acme", 1, 2, None, 10),
         lambda c: lists.standings(c, ["acme", "zeta"], 1),
@@ -101,3 +111,23 @@ async def test_no_large_table_is_read_whole(
         for table in LARGE:
             assert f"SCAN {table}" not in text.replace(f"SCAN {table} USING INDEX", ""), text
             assert f"Seq Scan on {table}" not in text, text
+
+
+@pytest.mark.parametrize("table", ["workspaces", "chats"])
+async def test_what_is_untold_is_found_without_looking_at_the_rest(
+    storage: Storage, store_url: str, table: str
+) -> None:
+    def plans(connection: Connection) -> list[str]:
+        with statements(connection) as seen:
+            if table == "chats":
+                revisions.untold_chats(connection, None, 10)
+            else:
+                revisions.untold_workspaces(connection, None, 10)
+        return [plan(connection, *each) for each in list(seen)]
+
+    database = Database(store_url)
+    try:
+        found = await database.read(plans)
+    finally:
+        await database.close()
+    assert f"ix_{table}_untold" in found[0]

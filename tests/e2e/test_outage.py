@@ -72,6 +72,21 @@ def test_a_frozen_redis_delays_a_few_callers_by_the_deadline_and_the_rest_not_at
     assert answer.body["degraded"] is False
 
 
+def test_a_limit_that_is_set_while_redis_is_gone_holds_once_it_is_back(
+    service: Service, redis_server: RedisProcess
+) -> None:
+    path, check = "/config/workspaces/acme", {"workspace_id": "acme", "estimate_micros": 100}
+    assert service.post("/check", check).status == 200
+    redis_server.kill()
+    answer = service.patch(path, {"budget_limits": {"hourly": 10}})
+    assert (answer.status, answer.body["code"]) == (503, "not_in_force_yet")
+    assert service.get(path).body["budget_limits"]["hourly"] == 10
+    redis_server.start()
+    assert (
+        eventually(lambda: service.post("/check", check), lambda a: a.status == 402).status == 402
+    )
+
+
 def test_a_workspace_may_have_a_policy_of_its_own(
     service: Service, redis_server: RedisProcess
 ) -> None:

@@ -47,6 +47,7 @@ STATUSES = {
     "model_unpriced": (422, "false"),
     "redis_unavailable": (503, "true"),
     "store_unavailable": (503, "true"),
+    "not_in_force_yet": (503, "true"),
     "script_error": (500, "false"),
     "internal_error": (500, "false"),
 }

@@ -27,7 +27,7 @@ LAYERS = [
     {"settings"},
     {"pricing", "configuration", "settings_text", "logs"},
     {"redis", "durable"},
-    {"snapshot"},
+    {"snapshot", "telling"},
     {"loading", "outbox", "upkeep", "overview", "keyring"},
     {"reads"},
     {"service", "session"},

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
+from dataclasses import replace
 from time import monotonic
 
 from limiter import CheckRequest, Limiter, WorkspacePatch
@@ -13,7 +14,8 @@ from limiter.metrics import Metrics
 from limiter.models import Refused
 from limiter.redis.binaries import bundled_binary
 from limiter.redis.slots import slot_of_partition
-from limiter.runtime import Parts, open_limiter, open_parts
+from limiter.runtime import Parts, open_limiter, open_parts, open_running
+from limiter.stored import WorkspaceSettings
 from tests.redis.cluster.conftest import MakeSettings
 from tests.redis.cluster.support import (
     assert_counts,
@@ -154,6 +156,41 @@ async def test_a_frozen_node_keeps_no_caller_of_the_others_waiting(
         await eventually(parts.redis.answers, "every node answers a ping")
         await eventually(lambda: all_counted(parts.limiter, lost), "the frozen one is back")
         assert [await spent(parts.limiter, name) for name in [*lost, *kept]] == [1] * 15
+
+
+async def test_a_frozen_node_keeps_no_limit_of_the_others_from_coming_into_force(
+    own_cluster: TestCluster, settings_of: MakeSettings
+) -> None:
+    frozen, *alive = own_cluster.nodes
+    lost = workspaces_on(own_cluster, frozen, 3)
+    kept = [name for node in alive for name in workspaces_on(own_cluster, node, 3)]
+
+    def lower(settings: WorkspaceSettings) -> WorkspaceSettings:
+        return replace(settings, limits={**settings.limits, "hourly": 7})
+
+    async def is_in_force(limiter: Limiter, names: list[str]) -> bool:
+        usages = [await limiter.usage(name) for name in names]
+        return all(usage.periods["hourly"].limit_micros == 7 for usage in usages)
+
+    async with open_running(settings_of(own_cluster, **FAST)) as parts:
+        for name in [*lost, *kept]:
+            await record(parts.limiter, name, cost_micros=1)
+        initial = WorkspaceSettings(limits={})
+        os.kill(frozen.pid, signal.SIGSTOP)
+        try:
+            # As by a process that died before it could tell Redis.
+            for name in [*lost, *kept]:
+                await parts.storage.configure_workspace(name, lower, initial=initial, actor="test")
+            await eventually(lambda: is_in_force(parts.limiter, kept), "they are in force")
+
+            async def only_lost_are_untold() -> bool:
+                untold = await parts.storage.revisions.untold_workspaces(None, 100)
+                return [row.key for row in untold] == sorted(lost)
+
+            await eventually(only_lost_are_untold, "it is noted")
+        finally:
+            os.kill(frozen.pid, signal.SIGCONT)
+        await eventually(lambda: is_in_force(parts.limiter, lost), "so are those of the frozen one")
 
 
 async def test_a_replica_takes_the_place_of_a_node_that_died(
