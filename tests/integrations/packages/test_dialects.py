@@ -176,4 +176,4 @@ def test_an_integration_loads_its_package_and_nothing_of_the_service(name: str) 
         check=True,
     )
     units = {module.split(".")[1] for module in done.stdout.split()}
-    assert units == {"client", "errors", "ids", "models", "money", "periods"}
+    assert units == {"access", "client", "errors", "ids", "models", "money", "periods"}
