@@ -89,8 +89,12 @@ def set_up(settings: Settings) -> None:
                 "handlers": ["line"],
                 "level": max(_OTHERS_LEVEL, logging.getLevelNamesMapping()[level]),
             },
-            # uvicorn asks the last one for its own level.
-            "loggers": {name: {"level": level} for name in ("limiter", "uvicorn", "uvicorn.error")},
+            "loggers": {
+                # uvicorn asks the last one for its own level.
+                **{name: {"level": level} for name in ("limiter", "uvicorn", "uvicorn.error")},
+                # A line a request would take as long as the request.
+                "uvicorn.access": {"propagate": False},
+            },
         }
     )
     logging.captureWarnings(capture=True)

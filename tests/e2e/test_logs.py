@@ -111,3 +111,16 @@ def test_the_level_is_that_of_all_processes(tmp_path: Path, redis_server: RedisP
         lines = [json.loads(line) for line in service.log.splitlines()]
     assert lines
     assert {line["level"] for line in lines} <= {"error", "critical"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_request_that_goes_well_leaves_no_line(tmp_path: Path, workers: int) -> None:
+    with running_service(tmp_path, workers=workers, log_level="debug") as service:
+        # The connection is closed before the next is answered, with all that it may have logged.
+        for _ in range(2):
+            assert service.post("/check", {"workspace_id": "acme"}).status == 200
+            assert service.get("/healthz").status == 200
+        service.stop()
+        assert "started" in service.log.lower()
+        assert "/check" not in service.log
+        assert "/healthz" not in service.log
