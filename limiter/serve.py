@@ -8,50 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import logging
 import os
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 
 import uvicorn
-from fastapi import FastAPI
 from pydantic import SecretStr
 
 from limiter import logs
-from limiter.errors import StartupError
-from limiter.http.app import create_app
-from limiter.http.protocol import BoundedProtocol
-from limiter.keeper import Keeper
-from limiter.keyring import Keyring
-from limiter.measured import MeasuredLimiter
+from limiter.keeperprocess import Keeper
 from limiter.metrics import Metrics
 from limiter.redis.embedded import EmbeddedServer
-from limiter.runtime import open_running
-from limiter.settings import ENV_PREFIX, Settings, load_settings
-from limiter.web.site import page_routes
+from limiter.settings import ENV_PREFIX, Settings
 
-logger = logging.getLogger(__name__)
-
-_PARENT_POLL_S = 1.0
 _SHUTDOWN_S_MAX = 10
-
-# So many more objects made than freed bring a collection: a few thousand calls under way.
-_YOUNG_OBJECTS_MAX = 50_000
-
-# Tells a worker who its supervisor is: a worker that is adopted by another process has lost it.
-_SUPERVISOR_VARIABLE = "LIMITER_SUPERVISOR_PID"
-
-# Tells workers where all processes of the service share their metrics.
-_METRICS_VARIABLE = "LIMITER_METRICS_FOLDER"
-
-# Whoever names a collector wants traces; OpenTelemetry's own variables say so.
-_ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def serve(settings: Settings, options: Mapping[str, str]) -> None:
@@ -80,21 +54,24 @@ def serve(settings: Settings, options: Mapping[str, str]) -> None:
             metrics.passes_begin()
             keeper = Keeper(folder)
             stack.callback(keeper.stop)
+            # The keeper imports what takes long while this process does.
+            from limiter import worker
+
             # What must keep the service from starting is said here, in one line, and not by others.
-            redis_answers = asyncio.run(_rehearse(settings))
+            redis_answers = asyncio.run(worker.rehearse(settings))
             keeper.begin()
             if redis_answers:
                 keeper.wait_for_pass(metrics)
-        os.environ[_METRICS_VARIABLE] = folder
-        os.environ[_SUPERVISOR_VARIABLE] = str(os.getpid())
+        os.environ[worker.METRICS_VARIABLE] = folder
+        os.environ[worker.SUPERVISOR_VARIABLE] = str(os.getpid())
         uvicorn.run(
-            "limiter.serve:worker_app",
+            "limiter.worker:worker_app",
             factory=True,
             host=settings.host,
             port=settings.port,
             workers=settings.workers,
             loop="uvloop",
-            http=BoundedProtocol,
+            http="limiter.http.protocol:BoundedProtocol",
             ws="none",
             lifespan="on",
             access_log=False,
@@ -105,98 +82,3 @@ def serve(settings: Settings, options: Mapping[str, str]) -> None:
             log_config=None,
             timeout_graceful_shutdown=_SHUTDOWN_S_MAX,
         )
-
-
-async def _rehearse(settings: Settings) -> bool:
-    """Whether Redis answers; it may come later. Raises what keeps the service from starting."""
-    if settings.auth == "off" and not settings.is_local:
-        logger.warning("LIMITER_AUTH=off: whoever reaches %s may set every limit", settings.host)
-    async with open_running(settings) as parts:
-        if settings.demands_keys and not await parts.storage.api_keys.has_admin():
-            raise StartupError(
-                f"callers on {settings.host} need a key, and there is no admin key yet: "
-                "make one with `limiter keys create --role admin`"
-            )
-        return (await parts.limiter.readiness()).redis
-
-
-def worker_app() -> FastAPI:
-    """The app of one worker process, made by uvicorn from the environment."""
-    supervisor = int(os.environ.pop(_SUPERVISOR_VARIABLE))
-    folder = Path(os.environ.pop(_METRICS_VARIABLE))
-    settings = load_settings()
-    logs.set_up(settings)
-    metrics = Metrics(folder)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with _traces() as limiter_type:
-            async with (
-                open_running(
-                    settings, metrics=metrics, limiter_type=limiter_type, keeps=False
-                ) as parts,
-                Keyring(parts.storage.api_keys) as keyring,
-            ):
-                app.state.limiter = parts.limiter
-                app.state.keyring = keyring
-                watch = asyncio.create_task(_stop_without(supervisor))
-                _spare_collections()
-                yield
-                watch.cancel()
-
-    app = create_app(settings, lifespan=lifespan, metrics=metrics)
-    app.router.routes.extend(page_routes(app.state, settings))
-    return app
-
-
-@contextlib.contextmanager
-def _traces() -> Iterator[type[MeasuredLimiter]]:
-    """The kind of Limiter to run: one with spans, where OpenTelemetry is installed and set up."""
-    exporters = _trace_exporters(os.environ)
-    traced = _traced() if exporters else None
-    if traced is None:
-        yield MeasuredLimiter
-        return
-    with traced.exporting(exporters):
-        yield traced.TracedLimiter
-
-
-def _traced() -> ModuleType | None:
-    # Who wants no traces does not pay for them, not even at the start.
-    try:
-        from limiter import traced
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("opentelemetry"):
-            raise
-        logger.warning("no traces: the extra `otel` of llm-spend-limiter is not installed")
-        return None
-    return traced
-
-
-def _trace_exporters(environment: Mapping[str, str]) -> list[str]:
-    """Names of the exporters that OpenTelemetry's variables ask for; none: no traces."""
-    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return []
-    named = environment.get("OTEL_TRACES_EXPORTER", "")
-    if not named and any(environment.get(name) for name in _ENDPOINT_VARIABLES):
-        named = "otlp"
-    return [name for each in named.split(",") if (name := each.strip()) not in ("", "none")]
-
-
-def _spare_collections() -> None:
-    """Keeps the garbage collector away from what stays, and from looking at every few calls.
-
-    A call makes no cycles; its objects go when it ends. At the default thresholds the collector
-    took a tenth of a busy worker's time, most of it for what was loaded at the start.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS_MAX, 20, 50)
-
-
-async def _stop_without(supervisor: int) -> None:
-    """Ends this worker once its supervisor is gone, however that ended."""
-    # Nothing can be waited for: a process is told of its children's end, not of its parent's.
-    while os.getpid() == supervisor or os.getppid() == supervisor:  # noqa: ASYNC110
-        await asyncio.sleep(_PARENT_POLL_S)
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -72,7 +72,7 @@ def test_every_line_of_every_process_is_an_object(
             *["time", "level", "logger", "message", "pid"]
         }
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
-    assert {"limiter.keeper", "limiter.runtime", "uvicorn.error"} <= {
+    assert {"limiter.keeperprocess", "limiter.runtime", "uvicorn.error"} <= {
         line["logger"] for line in lines
     }
     # With one worker, that is the supervisor itself. The second keeper has words of its own.

@@ -15,7 +15,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 
-from limiter.serve import _trace_exporters
+from limiter.worker import _trace_exporters
 from tests.support.redis_process import RedisProcess
 from tests.support.service import free_port, running_service
 from tests.support.waiting import eventually
@@ -123,8 +123,8 @@ def test_an_exporter_that_is_not_installed_is_told_and_harms_nobody(
 ASK = """
 import os, sys
 {before}
-from limiter import serve
-with serve._traces() as limiter_type:
+from limiter import worker
+with worker._traces() as limiter_type:
     print(limiter_type.__name__, "opentelemetry.sdk.trace" in sys.modules)
 """
 

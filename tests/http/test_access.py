@@ -21,7 +21,7 @@ from limiter.http.access import Guard
 from limiter.http.endpoint import Endpoint
 from limiter.http.operations import OPERATIONS
 from limiter.keyring import Keyring
-from limiter.serve import worker_app
+from limiter.worker import worker_app
 from tests.http.support import BODIES, ToldLimiter, address, app_of, client_of, problem
 from tests.support.api_keys import MadeKey, added_key, new_key
 

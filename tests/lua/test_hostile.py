@@ -55,7 +55,8 @@ KINDS: dict[str, Values] = {
 # What changes nothing while nothing is due.
 READERS = {"usage", "explain", "list_holds"}
 
-# Per script: a call that changes something, if it ever does, and of each argument its position, name and kind.
+# Per script: a call that changes something, if it ever does, and of each argument its position,
+# name and kind.
 CALLS: dict[str, tuple[list[Argument], dict[int, tuple[str, str]]]] = {
     "check": (
         [MEMORY_MS, 5, "r9", 0, "f", HOLD_MS, "c9", "c1", 100, 1],
