@@ -56,6 +56,7 @@ async def test_all_is_well_and_stays_as_it_is(built: Settings, redis_server: Red
         "migrations": "ok",
         "dead letters": "ok",
         "queued records": "ok",
+        "limits": "ok",
         "redis": "ok",
         "redis persistence": "ok",
         "redis memory": "ok",
