@@ -18,7 +18,7 @@ def test_the_page_has_every_attribute_and_no_other() -> None:
 
 def test_the_variables_of_the_page_are_those_that_are_looked_at() -> None:
     page = (ROOT / "docs" / "howto" / "tracing.md").read_text(encoding="utf-8")
-    source = (ROOT / "limiter" / "serve.py").read_text(encoding="utf-8")
+    source = (ROOT / "limiter" / "worker.py").read_text(encoding="utf-8")
     looked_at = set(re.findall(r'"(OTEL_[A-Z_]+)"', source))
     assert len(looked_at) == 4
     for name in looked_at:
