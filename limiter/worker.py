@@ -23,7 +23,7 @@ from limiter.http.app import create_app
 from limiter.keyring import Keyring
 from limiter.measured import MeasuredLimiter
 from limiter.metrics import Metrics
-from limiter.runtime import open_running
+from limiter.runtime import open_parts, open_running
 from limiter.settings import Settings, load_settings
 from limiter.web.site import page_routes
 
@@ -45,13 +45,13 @@ _YOUNG_OBJECTS_MAX = 50_000
 
 
 async def rehearse(settings: Settings) -> bool:
-    """Starts and stops what workers start, before there are any.
+    """Opens and closes what workers open, before there are any. It makes no pass: the keeper does.
 
     Returns whether Redis answers; it may come later. Raises what keeps the service from starting.
     """
     if settings.auth == "off" and not settings.is_local:
         logger.warning("LIMITER_AUTH=off: whoever reaches %s may set every limit", settings.host)
-    async with open_running(settings) as parts:
+    async with open_parts(settings, waits_for_redis=True) as parts:
         if settings.demands_keys and not await parts.storage.api_keys.has_admin():
             raise StartupError(
                 f"callers on {settings.host} need a key, and there is no admin key yet: "
