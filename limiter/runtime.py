@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from limiter.comparing import Comparison
 from limiter.durable import Storage
 from limiter.durable.storage import wall_ms
 from limiter.errors import RedisUnavailable, StartupError, Unavailable
@@ -57,6 +58,7 @@ class Parts:
     streams: LedgerStreams
     snapshot: Snapshot
     upkeep: Upkeep
+    comparison: Comparison
     keys: Keys
     link: Link
     metrics: Metrics
@@ -206,7 +208,18 @@ async def open_parts(
             idle_workspace_ms=settings.idle_workspace_ms,
         )
         stack.push_async_callback(_leave, snapshot)
-        yield Parts(limiter, redis, storage, streams, snapshot, upkeep, keys, link, metrics)
+        yield Parts(
+            limiter=limiter,
+            redis=redis,
+            storage=storage,
+            streams=streams,
+            snapshot=snapshot,
+            upkeep=upkeep,
+            comparison=Comparison(redis, storage, snapshot),
+            keys=keys,
+            link=link,
+            metrics=metrics,
+        )
 
 
 async def _keep(parts: Parts, stopping: asyncio.Event, *, interval_s: float) -> None:

@@ -10,6 +10,7 @@ from limiter.durable.fold import Applied, DuplicateRecord
 from limiter.durable.ledger import DeadLetter, LedgerRow
 from limiter.durable.queue import Queued, UnappliedRecord
 from limiter.durable.storage import Storage
+from limiter.durable.sums import Sums
 from limiter.durable.verify import ChatSums, Drift, Recomputed
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Queued",
     "Recomputed",
     "Storage",
+    "Sums",
     "UnappliedRecord",
     "copy_store",
     "parse_entry",

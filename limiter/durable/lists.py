@@ -124,6 +124,17 @@ def chat_page(
     return [(Chat(*row[:-1]).stored(), bool(row[-1])) for row in connection.execute(query)]
 
 
+def chat_ids(connection: Connection, workspace_id: str, after: str | None, limit: int) -> list[str]:
+    """A workspace's chats in order, from behind `after`."""
+    query = (
+        select(chats.c.chat_id)
+        .where(chats.c.workspace_id == workspace_id, chats.c.chat_id > (after or ""))
+        .order_by(chats.c.chat_id)
+        .limit(limit)
+    )
+    return list(connection.scalars(query))
+
+
 def holds(connection: Connection, workspace_id: str, now_ms: int, limit: int) -> list[StoredHold]:
     """Live reservations, the next to expire first."""
     at = reservations.c.expires_at_ms

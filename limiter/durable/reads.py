@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from limiter.durable import lists
+from limiter.durable import lists, sums
 from limiter.durable.engine import Database
 from limiter.durable.ledger import LedgerRow
 from limiter.durable.lists import Standing
+from limiter.durable.sums import Sums
 from limiter.stored import StoredChat, StoredHold
 
 
@@ -35,6 +36,18 @@ class StorageReads:
         """Roots, or the children of `parent`, by id; each with whether it has children itself."""
         return await self._database.read(
             lambda connection: lists.chat_page(connection, workspace_id, parent, after, limit)
+        )
+
+    async def chat_ids(self, workspace_id: str, after: str | None, limit: int) -> list[str]:
+        """A workspace's chats in order, from behind `after`."""
+        return await self._database.read(
+            lambda connection: lists.chat_ids(connection, workspace_id, after, limit)
+        )
+
+    async def sums(self, workspace_id: str, chat_ids: Sequence[str]) -> Sums | None:
+        """What its counters and those of some hundred chats have to be; None: not configured."""
+        return await self._database.read(
+            lambda connection: sums.sums(connection, workspace_id, chat_ids)
         )
 
     async def holds(self, workspace_id: str, now_ms: int, limit: int) -> list[StoredHold]:

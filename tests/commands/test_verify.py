@@ -8,7 +8,8 @@ import pytest
 import redis
 from sqlalchemy import create_engine, text
 
-from limiter.commands.verify import CounterDrift, verify
+from limiter.commands.verify import verify
+from limiter.comparing import CounterDrift
 from limiter.durable.engine import parse_url
 from limiter.models import RecordRequest
 from limiter.periods import PERIOD_NAMES

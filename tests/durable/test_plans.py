@@ -16,6 +16,7 @@ from limiter.durable import (
     queue,
     retention,
     revisions,
+    sums,
     verify,
 )
 from limiter.durable.books import open_books
@@ -81,6 +82,8 @@ BATCH = [
         lambda c: lists.roots(c, "acme", ["leaf", "root"]),
         lambda c: lists.window(c, "acme", "hourly", 1),
         lambda c: retention.prunable(c, 1),
+        lambda c: lists.chat_ids(c, "acme", "a", 10),
+        lambda c: sums.sums(c, "acme", ["leaf", "root"]),
         lambda c: verify.drift(c, "acme"),
     ],
 )
