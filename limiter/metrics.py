@@ -31,6 +31,7 @@ from limiter.periods import LIFETIME, PERIOD_NAMES
 Call = Literal["check", "record", "release"]
 Scope = Literal["workspace", "chat", "source"]
 Loss = Literal["behind", "rewound"]
+Compared = Literal["equal", "drifted", "unsettled"]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -148,6 +149,18 @@ _FORGOTTEN = _plan.counter(
     "told another story.",
     cause=("behind", "rewound"),
 )
+_DRIFT_CHECKS = _plan.counter(
+    "limiter_drift_checks_total",
+    "Comparisons of a workspace in Redis with durable storage. Unsettled: it was called all the "
+    "while, and comes by again.",
+    outcome=("equal", "drifted", "unsettled"),
+)
+_DRIFT_MICROS = _plan.gauge(
+    "limiter_drift_micros",
+    "By how much Redis and durable storage differ, over all counters that did when they were last "
+    "compared. Millionths of a US dollar.",
+    merge=max,
+)
 _COLD_LOADS = _plan.counter(
     "limiter_cold_loads_total",
     "Scopes that were not in Redis and were loaded from durable storage.",
@@ -193,6 +206,7 @@ class Metrics:
         # The cells may be those of a worker that is gone.
         self._values[_BREAKERS_OPEN.cell()] = self._breakers_open = 0
         self._values[_WAITING.cell()] = 0
+        self._values[_DRIFT_MICROS.cell()] = 0
 
     def close(self) -> None:
         """Leaves the folder; what was counted stays there. Harmless to repeat."""
@@ -298,6 +312,14 @@ class Metrics:
 
     def workspace_forgotten(self, cause: Loss) -> None:
         self._values[_FORGOTTEN.cell(cause)] += 1
+
+    def drift_checked(self, outcome: Compared) -> None:
+        """A workspace was compared in Redis with durable storage."""
+        self._values[_DRIFT_CHECKS.cell(outcome)] += 1
+
+    def drift_found(self, micros: int) -> None:
+        """By so much do all differ now that were found to."""
+        self._values[_DRIFT_MICROS.cell()] = min(micros, CELL_LIMIT - 1)
 
     def cold_load(self, kind: Scope) -> None:
         self._values[_COLD_LOADS.cell(kind)] += 1

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from limiter.comparing import Comparison
+from limiter.driftwatch import DriftWatch
 from limiter.durable import Storage
 from limiter.durable.storage import wall_ms
 from limiter.errors import RedisUnavailable, StartupError, Unavailable
@@ -59,6 +60,7 @@ class Parts:
     snapshot: Snapshot
     upkeep: Upkeep
     comparison: Comparison
+    drift_watch: DriftWatch
     keys: Keys
     link: Link
     metrics: Metrics
@@ -118,11 +120,16 @@ async def open_running(
         stopping = asyncio.Event()
         interval_s = settings.snapshot_interval_ms / 1000
         work = _keep if keeps else _watch
-        upkeep = asyncio.create_task(work(parts, stopping, interval_s=interval_s))
+        tasks = [asyncio.create_task(work(parts, stopping, interval_s=interval_s))]
+        if keeps:
+            # A task of its own, because a comparison must not keep passes waiting.
+            tasks.append(asyncio.create_task(parts.drift_watch.run(stopping)))
         try:
             yield parts
         finally:
-            if await _stopped(upkeep, stopping) and keeps:
+            stopping.set()
+            parts.drift_watch.wake()
+            if await _stopped(tasks) and keeps:
                 await _last_pass(parts)
 
 
@@ -207,6 +214,7 @@ async def open_parts(
             retention_days=settings.retention_days,
             idle_workspace_ms=settings.idle_workspace_ms,
         )
+        comparison = Comparison(redis, storage, snapshot)
         stack.push_async_callback(_leave, snapshot)
         yield Parts(
             limiter=limiter,
@@ -215,7 +223,10 @@ async def open_parts(
             streams=streams,
             snapshot=snapshot,
             upkeep=upkeep,
-            comparison=Comparison(redis, storage, snapshot),
+            comparison=comparison,
+            drift_watch=DriftWatch(
+                comparison, storage, metrics, interval_ms=settings.drift_interval_ms
+            ),
             keys=keys,
             link=link,
             metrics=metrics,
@@ -236,8 +247,10 @@ async def _keep(parts: Parts, stopping: asyncio.Event, *, interval_s: float) -> 
         try:
             run_ids = await _run_ids_if_safe(parts)
             first = partial(_reconcile, parts, run_ids, reconciled)
-            if parts.link.is_verified and not await _all_made((first, *steps), stopping):
-                return
+            if parts.link.is_verified:
+                if not await _all_made((first, *steps), stopping):
+                    return
+                parts.drift_watch.pass_made()
         except Unavailable as error:
             logger.warning("the snapshot pass failed and will be repeated: %s", error)
         except Exception:
@@ -295,25 +308,27 @@ async def _wait(stopping: asyncio.Event, interval_s: float) -> None:
             await stopping.wait()
 
 
-async def _stopped(upkeep: asyncio.Task[None], stopping: asyncio.Event) -> bool:
-    """Ends the upkeep: by asking, between two of its steps, and by force when that takes too long.
+async def _stopped(tasks: Collection[asyncio.Task[None]]) -> bool:
+    """Ends what was asked to stop: between two of its steps, and by force when that takes too long.
 
     On Python 3.11 a cancellation can get lost in `asyncio.wait_for`, by which redis-py sends, so
-    that it is repeated. Returns whether the upkeep has ended, which takes a bounded time.
+    that it is repeated. Returns whether all have ended, which takes a bounded time.
     """
-    stopping.set()
     try:
-        await asyncio.wait([upkeep], timeout=STOP_MS_MAX / 1000)
+        await asyncio.wait(tasks, timeout=STOP_MS_MAX / 1000)
     finally:
         # Whoever closes may be cancelled as well, and the parts are about to be taken apart.
         for _ in range(CANCELS_MAX):
-            if upkeep.done():
+            left = [task for task in tasks if not task.done()]
+            if not left:
                 break
-            upkeep.cancel()
-            await asyncio.wait([upkeep], timeout=CANCEL_POLL_MS / 1000)
-    if not upkeep.done():
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=CANCEL_POLL_MS / 1000)
+    has_ended = all(task.done() for task in tasks)
+    if not has_ended:
         logger.error("the snapshot pass does not end, and is left behind")
-    return upkeep.done()
+    return has_ended
 
 
 async def _run_ids_if_safe(parts: Parts) -> Mapping[int, str]:

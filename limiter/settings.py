@@ -143,6 +143,13 @@ class Settings(BaseSettings):
         le=3_600_000,
         description="Pause between two passes that move records from Redis to durable storage.",
     )
+    drift_interval_ms: Whole = Field(
+        default=1_000,
+        ge=0,
+        le=3_600_000,
+        description="Pause between two comparisons of a workspace in Redis with durable storage; "
+        "0: none is made.",
+    )
     idempotency_ms: Whole = Field(
         default=3_600_000,
         ge=1,

@@ -58,6 +58,7 @@ def test_defaults() -> None:
         "database_url": None,
         "durability": "snapshot",
         "snapshot_interval_ms": 1_000,
+        "drift_interval_ms": 1_000,
         "idempotency_ms": 3_600_000,
         "retention_days": 400,
         "idle_workspace_ms": 0,
@@ -104,6 +105,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         "database_url": "postgresql://limiter@db.example/limiter",
         "durability": "sync",
         "snapshot_interval_ms": "500",
+        "drift_interval_ms": "5000",
         "idempotency_ms": "60000",
         "retention_days": "90",
         "idle_workspace_ms": "60000",
@@ -275,7 +277,7 @@ def test_integers_are_strict(name: str, value: Any) -> None:
 
 
 def test_integer_fields_were_found() -> None:
-    assert len(INTEGER_FIELDS) == 19
+    assert len(INTEGER_FIELDS) == 20
 
 
 @pytest.mark.parametrize("name", INTEGER_FIELDS)
@@ -293,6 +295,7 @@ def test_the_variable_is_as_strict_as_the_option(
         ("port", 0, 65_535),
         ("workers", 1, 256),
         ("partitions", 1, 16_384),
+        ("drift_interval_ms", 0, 3_600_000),
         ("retention_days", 31, 36_500),
         ("default_estimate_micros", 0, MICROS_MAX),
         ("default_hold_ms", 1, HOLD_MS_MAX),

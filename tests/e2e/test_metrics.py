@@ -12,6 +12,7 @@ import pytest
 
 from limiter.metrics import FAMILIES
 from tests.metrics.scrape import Numbers, scraped
+from tests.support.redis_process import running_redis
 from tests.support.service import Service, running_service
 from tests.support.waiting import eventually
 
@@ -93,6 +94,35 @@ def test_sums_are_exact_over_workers_and_their_deaths(
         assert len(checks_of_each(tmp_path)) == WORKERS + 1
         service.stop()
     assert list(tmp_path.glob("limiter-metrics-*")) == []
+
+
+def test_whichever_worker_is_asked_it_says_what_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    settings = {"snapshot_interval_ms": 20, "drift_interval_ms": 1}
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    with (
+        running_redis(folder) as server,
+        running_service(tmp_path, workers=WORKERS, redis_url=server.url, **settings) as service,
+    ):
+        assert service.post("/record", {"workspace_id": "acme", "cost_micros": 7}).status == 200
+
+        def differ() -> float:
+            return scraped(service.url)["limiter_drift_micros"]
+
+        equal = "limiter_drift_checks_total{outcome=equal}"
+        assert eventually(lambda: scraped(service.url)[equal], bool)
+        assert differ() == 0
+        server.client.hincrby("lim:{0}:acme:workspace", "spent.weekly", 13)
+        assert eventually(differ, bool) == 13
+        assert {differ() for _ in range(20)} == {13}
+        line = "workspace acme: spent.weekly is 20 in Redis and 7 in durable storage"
+        assert service.log.count(line) == 1
+        server.client.hincrby("lim:{0}:acme:workspace", "spent.weekly", -13)
+        assert eventually(differ, lambda micros: micros == 0) == 0
+        service.stop()
 
 
 def worker_pids(folder: Path) -> list[int]:

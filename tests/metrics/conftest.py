@@ -12,9 +12,11 @@ from limiter.metrics import Metrics
 from limiter.runtime import Parts, open_parts
 from limiter.settings import load_settings
 from tests.metrics.scrape import Watch
+from tests.support.postgres import postgres
 from tests.support.redis_process import RedisProcess, redis_server
+from tests.support.stores import store_url
 
-__all__ = ["redis_server"]
+__all__ = ["postgres", "redis_server", "store_url"]
 
 
 @pytest.fixture

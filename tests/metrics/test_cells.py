@@ -70,13 +70,16 @@ def test_what_a_worker_said_of_itself_goes_with_it_and_what_it_counted_stays(
     for metrics in (first, second):
         metrics.breaker_opened()
     second.entries_waiting(9)
+    second.drift_found(7)
     assert Watch(first).now()["limiter_breaker_open"] == 2
     assert Watch(first).now()["limiter_snapshot_waiting_entries"] == 9
+    assert Watch(first).now()["limiter_drift_micros"] == 7
     second.close()
     third = None if leaves else Metrics(tmp_path)
     now = Watch(first).now()
     assert now["limiter_breaker_open"] == 1
     assert now["limiter_snapshot_waiting_entries"] == 0
+    assert now["limiter_drift_micros"] == 0
     assert now["limiter_breaker_openings_total"] == 2
     first.close()
     if third is not None:
