@@ -187,6 +187,8 @@ class DriftWatch:
             # What is another difference each time has to come by again as well.
             outcome: Compared = "drifted" if again else "unsettled" if look.drift else "equal"
             self._metrics.drift_checked(outcome)
+        elif self._goes_on is not None and self._goes_on[0] == target.workspace_id:
+            self._goes_on = None
         # Of a workspace that is cold by now, nothing is wrong any more.
         looked_at = {None, *target.chat_ids}
         kept = [one for one in known if look.is_hot and _chat_of(one) not in looked_at]

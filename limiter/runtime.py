@@ -80,9 +80,9 @@ async def open_limiter(
 
     A Redis of one's own that is away is waited for: until it comes, calls are answered as in any
     outage. What happens is counted in `metrics`; a `limiter_type` may do more about its calls, such
-    as tracing them. It moves what calls leave in Redis into durable storage at every interval,
-    unless another process of the service `keeps`; that one `takes_any_server`, because others
-    decide whether counters are safe there.
+    as tracing them. It moves what calls leave in Redis into durable storage at every interval and
+    compares the two, unless another process of the service `keeps`; that one `takes_any_server`,
+    because others decide whether counters are safe there.
 
     Raises StartupError for a server on which counters would not be safe, and StoreUnavailable when
     the store cannot be reached.

@@ -211,7 +211,7 @@ async def test_calls_that_go_on_are_not_taken_for_drift(
     try:
         for _ in range(rounds_max):
             await go_round(parts, 1)
-            if is_wrong and watch.now()[DRIFTED] > 0:
+            if is_wrong and watch.now()[DRIFTED] > 0 < watch.now()[EQUAL]:
                 break
     finally:
         done.set()
@@ -299,6 +299,18 @@ async def test_a_workspace_with_many_chats_is_compared_part_by_part(
     data.hincrby(ACME, "held", -1_000)
     await go_round(parts, 40)
     assert watch.now()[MICROS] == 101
+
+
+async def test_the_rest_of_a_workspace_that_became_cold_is_passed_by(
+    parts: Parts, watch: Watch, data: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driftwatch, "CHATS_PER_TICK", 1)
+    watch.changed()
+    await go_round(parts, 1)
+    await parts.redis.forget("acme")
+    await go_round(parts, 2)
+    # One of acme, and one of zeta.
+    assert watch.changed() == {EQUAL: 2}
 
 
 async def test_what_is_remembered_is_bounded(
