@@ -78,28 +78,39 @@ class Comparison:
     async def with_ledger(self, workspace_id: str) -> Look:
         """All of the workspace, the aggregates included. Reads all its ledger rows each time."""
         return await self._settled(
-            workspace_id, lambda: self._by_ledger(workspace_id), looks_max=LOOKS_MAX
+            workspace_id,
+            lambda: self._by_ledger(workspace_id),
+            looks_max=LOOKS_MAX,
+            may_pass=True,
         )
 
     async def with_aggregates(
-        self, workspace_id: str, chat_ids: Sequence[str], *, looks_max: int
+        self, workspace_id: str, chat_ids: Sequence[str], *, looks_max: int, may_pass: bool
     ) -> Look:
-        """The workspace and some of its chats, with what is cheap to ask."""
+        """The workspace and some of its chats, with what is cheap to ask.
+
+        Unless it `may_pass`, one whose entries wait for durable storage stays unsettled.
+        """
 
         async def wanted() -> _Wanted:
             return await self._storage.reads.sums(workspace_id, chat_ids), []
 
-        return await self._settled(workspace_id, wanted, looks_max=looks_max)
+        return await self._settled(workspace_id, wanted, looks_max=looks_max, may_pass=may_pass)
 
     async def _settled(
-        self, workspace_id: str, wanted: Callable[[], Awaitable[_Wanted]], *, looks_max: int
+        self,
+        workspace_id: str,
+        wanted: Callable[[], Awaitable[_Wanted]],
+        *,
+        looks_max: int,
+        may_pass: bool,
     ) -> Look:
         """Looks until nothing was in between. Drift is believed when it is seen a second time."""
         suspect: Look | None = None
         look = Look(is_hot=None)
         for number in range(looks_max):
             # Where nothing is on its way, a first look needs no pass.
-            look = await self._look(workspace_id, wanted, settles=number > 0)
+            look = await self._look(workspace_id, wanted, settles=may_pass and number > 0)
             if look.is_hot is not None:
                 if not look.drift:
                     return look

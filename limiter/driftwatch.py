@@ -27,6 +27,8 @@ IDS_PER_TICK = 100
 # In the library this is done beside calls, which wait for some milliseconds of it.
 CHATS_PER_TICK = 100
 LOOKS_MAX = 5
+# Who has passes made more rarely than this wants none in between.
+PASS_INTERVAL_MS_MAX = 60_000
 # What is remembered of the drift that was found, over all workspaces.
 COUNTERS_MAX = 10_000
 # A pass may have begun before a look ended: the one after it cannot have.
@@ -52,7 +54,7 @@ class _Suspect(Struct, frozen=True):
 class DriftWatch:
     """`interval_ms`: between two looks, of which each comes after a pass; 0: none is made.
 
-    `monotonic_s` paces them.
+    `pass_interval_ms`: between the passes. `monotonic_s` paces the looks.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class DriftWatch:
         metrics: Metrics,
         *,
         interval_ms: int,
+        pass_interval_ms: int,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._comparison = comparison
         self._storage = storage
         self._metrics = metrics
         self._interval_s = interval_ms / 1_000
+        self._may_pass = pass_interval_ms <= PASS_INTERVAL_MS_MAX
         self._monotonic_s = monotonic_s
         self._due_at_s = monotonic_s()
         self._woken = asyncio.Event()
@@ -172,7 +176,7 @@ class DriftWatch:
 
     async def _compare(self, target: _Target, suspect: _Suspect | None) -> None:
         look = await self._comparison.with_aggregates(
-            target.workspace_id, target.chat_ids, looks_max=LOOKS_MAX
+            target.workspace_id, target.chat_ids, looks_max=LOOKS_MAX, may_pass=self._may_pass
         )
         if look.is_hot is None:
             self._metrics.drift_checked("unsettled")

@@ -225,7 +225,11 @@ async def open_parts(
             upkeep=upkeep,
             comparison=comparison,
             drift_watch=DriftWatch(
-                comparison, storage, metrics, interval_ms=settings.drift_interval_ms
+                comparison,
+                storage,
+                metrics,
+                interval_ms=settings.drift_interval_ms,
+                pass_interval_ms=settings.snapshot_interval_ms,
             ),
             keys=keys,
             link=link,

@@ -349,6 +349,7 @@ async def test_looks_are_paced_and_come_after_passes(
         parts.storage,
         parts.metrics,
         interval_ms=1_000,
+        pass_interval_ms=1_000,
         monotonic_s=lambda: now_s,
     )
     stopping = asyncio.Event()
@@ -373,8 +374,26 @@ async def test_looks_are_paced_and_come_after_passes(
     assert watch.now()[EQUAL] == 2
 
 
+@pytest.mark.parametrize(("pass_interval_ms", "makes_one"), [(60_000, True), (60_001, False)])
+async def test_where_passes_are_rare_it_makes_none_of_its_own(
+    parts: Parts, watch: Watch, data: redis.Redis, pass_interval_ms: int, makes_one: bool
+) -> None:
+    looking = DriftWatch(
+        parts.comparison,
+        parts.storage,
+        parts.metrics,
+        interval_ms=1_000,
+        pass_interval_ms=pass_interval_ms,
+    )
+    await parts.limiter.record(RecordRequest(workspace_id="acme", cost_micros=7))
+    watch.changed()
+    await looking.tick()
+    assert data.xlen("lim:{0}:stream") == (0 if makes_one else 1)
+    assert (EQUAL if makes_one else UNSETTLED) in watch.changed()
+
+
 async def test_it_can_be_switched_off(parts: Parts, metrics: Metrics, data: redis.Redis) -> None:
-    off = DriftWatch(parts.comparison, parts.storage, metrics, interval_ms=0)
+    off = DriftWatch(parts.comparison, parts.storage, metrics, interval_ms=0, pass_interval_ms=1)
     off.pass_made()
     await asyncio.wait_for(off.run(asyncio.Event()), 10)
     assert Watch(metrics).now()[EQUAL] == 0
