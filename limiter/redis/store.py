@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
@@ -72,7 +72,7 @@ class Cold:
     epoch: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Known:
     """What a call learned from durable storage about scopes that are not in Redis, and when.
 
@@ -82,6 +82,9 @@ class Known:
     new_chat_in: int | None = None
     source: StoredSource | None = None
     source_in: int | None = None
+
+
+NOTHING_KNOWN: Final = Known()
 
 
 class RedisStore:
@@ -346,7 +349,7 @@ class RedisStore:
     # ------------------------------------------------------------------ calling
 
     async def _call(self, name: str, workspace_id: str, *args: str | int) -> list[Any]:
-        keys = (self._keys.workspace(workspace_id), self._keys.stream(workspace_id))
+        keys = self._keys.of_call(workspace_id)
         for _ in range(_AGAIN_MAX):
             reply = await self._link.run(name, keys, self._memory_ms, *args)
             if reply[0] != b"again":
