@@ -45,7 +45,6 @@ from limiter.redis.arguments import config_fields, text, workspace_json
 from limiter.redis.keys import Keys, require_id
 from limiter.redis.reads import RedisReads
 from limiter.redis.server import Link
-from limiter.redis.stream import GROUP
 from limiter.stored import (
     ResolvedRecord,
     StoredChat,
@@ -340,7 +339,17 @@ class RedisStore:
         chat_ids: Sequence[str],
     ) -> None:
         """Takes a charge back out, with its stream entry. `chat_ids`: from the chat to its root."""
-        await self._call("retract", workspace_id, GROUP, stream_id, at_ms, micros, *chat_ids)
+        await self._call("retract", workspace_id, stream_id, at_ms, micros, *chat_ids)
+
+    async def trim(self, partition: int, *, first: str, last: str) -> int:
+        """Removes all entries up to `last` from a stream, and returns how many.
+
+        `first`: one that was read and is still there, unless Redis was emptied since; then it is 0.
+        """
+        reply = await self._link.run("trim", (self._keys.partition_stream(partition),), first, last)
+        if reply[0] != b"trimmed":
+            raise ScriptError(f"trim: refused {first} to {last}")
+        return int(reply[1])
 
     async def answers(self) -> bool:
         """Whether the server takes commands now. If it does, so do the calls here."""
