@@ -22,7 +22,7 @@ from limiter.errors import (
 )
 from limiter.metrics import Metrics
 from limiter.models import DEPTH_MAX
-from limiter.redis.store import Cold, Known, RedisStore
+from limiter.redis.store import NOTHING_KNOWN, Cold, Known, RedisStore
 from limiter.snapshot import Snapshot
 from limiter.stored import StoredSource, StoredWorkspace, WorkspaceSettings
 from limiter.telling import Teller
@@ -60,17 +60,29 @@ class Loader:
         self,
         call: Callable[[Known], Awaitable[Answer | Cold]],
         workspace_id: str,
+        chat_id: str | None = None,
+        *,
+        creates: bool = False,
+    ) -> Answer:
+        """Calls until nothing is cold, loading what is. `creates`: new scopes may be made."""
+        answer = await call(NOTHING_KNOWN)
+        if isinstance(answer, Cold):
+            answer = await self.warmed(answer, call, workspace_id, chat_id, creates=creates)
+        return answer
+
+    async def warmed(
+        self,
+        cold: Cold,
+        call: Callable[[Known], Awaitable[Answer | Cold]],
+        workspace_id: str,
         chat_id: str | None,
         *,
         creates: bool,
     ) -> Answer:
-        """Calls until nothing is cold, loading what is. `creates`: new scopes may be made."""
-        known = Known()
+        """As `answer`, for a call that was made and found something cold."""
+        known = NOTHING_KNOWN
         for _ in range(_COLD_ROUNDS_MAX):
-            answer = await call(known)
-            if not isinstance(answer, Cold):
-                return answer
-            if answer.kind == "workspace":
+            if cold.kind == "workspace":
                 is_known = await self._shared(
                     ("workspace", workspace_id), partial(self._load_workspace, workspace_id)
                 )
@@ -78,22 +90,24 @@ class Loader:
                     if not creates:
                         raise WorkspaceNotFound(workspace_id)
                     await self.create_workspace(workspace_id)
-            elif answer.kind == "source":
-                known.source = await self._load_source(workspace_id, answer.id)
-                known.source_in = answer.epoch
+            elif cold.kind == "source":
+                source = await self._load_source(workspace_id, cold.id)
+                known = replace(known, source=source, source_in=cold.epoch)
             else:
                 is_known = await self._shared(
-                    ("chat", workspace_id, answer.id, answer.epoch),
-                    partial(self._load_chat, workspace_id, answer.id, answer.epoch),
+                    ("chat", workspace_id, cold.id, cold.epoch),
+                    partial(self._load_chat, workspace_id, cold.id, cold.epoch),
                 )
-                if is_known:
-                    continue
-                if creates and answer.id == chat_id:
-                    known.new_chat_in = answer.epoch
-                elif creates and chat_id is not None:
-                    raise ChatParentUnknown(answer.id)
-                else:
-                    raise ChatNotFound(answer.id)
+                if not is_known:
+                    if not creates or chat_id is None:
+                        raise ChatNotFound(cold.id)
+                    if cold.id != chat_id:
+                        raise ChatParentUnknown(cold.id)
+                    known = replace(known, new_chat_in=cold.epoch)
+            answer = await call(known)
+            if not isinstance(answer, Cold):
+                return answer
+            cold = answer
         raise ScriptError(f"workspace {workspace_id}: scopes keep vanishing from Redis")
 
     async def _shared(

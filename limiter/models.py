@@ -106,8 +106,8 @@ class CheckRequest(_Request, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.estimate_micros is not None and self.usage is not None:
             raise ValueError("estimate_micros and usage exclude each other")
-        _need_chat(self.chat_id, parent_chat_id=self.parent_chat_id)
-        _need_chat(self.chat_id, spend_limit_micros=self.spend_limit_micros)
+        if self.chat_id is None:
+            _refuse(parent_chat_id=self.parent_chat_id, spend_limit_micros=self.spend_limit_micros)
 
 
 class RecordRequest(_Request, frozen=True, kw_only=True):
@@ -133,8 +133,8 @@ class RecordRequest(_Request, frozen=True, kw_only=True):
             raise ValueError("cumulative_micros and source go together")
         if self.sequence is not None and self.source is None:
             raise ValueError("sequence needs source")
-        _need_chat(self.chat_id, parent_chat_id=self.parent_chat_id)
-        _need_chat(self.chat_id, spend_limit_micros=self.spend_limit_micros)
+        if self.chat_id is None:
+            _refuse(parent_chat_id=self.parent_chat_id, spend_limit_micros=self.spend_limit_micros)
 
 
 class ReleaseRequest(_Request, frozen=True, kw_only=True):
@@ -169,9 +169,10 @@ class ChatPatch(_Request, frozen=True, kw_only=True):
     parent_chat_id: Id | UnsetType | None = UNSET
 
 
-def _need_chat(chat_id: str | None, **fields: object) -> None:
+def _refuse(**fields: object) -> None:
+    """What says something about a chat, in a request that names none."""
     for name, value in fields.items():
-        if value is not None and chat_id is None:
+        if value is not None:
             raise ValueError(f"{name} needs chat_id")
 
 

@@ -18,7 +18,6 @@ from limiter.driftwatch import DriftWatch
 from limiter.durable import Storage
 from limiter.durable.storage import wall_ms
 from limiter.errors import RedisUnavailable, StartupError, Unavailable
-from limiter.ids import new_id
 from limiter.measured import MeasuredLimiter
 from limiter.metrics import Metrics
 from limiter.periods import DAY_MS
@@ -42,7 +41,6 @@ logger = logging.getLogger(__name__)
 STOP_MS_MAX = 5_000
 CANCELS_MAX = 50
 CANCEL_POLL_MS = 100
-LEAVE_MS_MAX = 5_000
 # A server that began anew is told once more of what was changed in so long a time before.
 DOUBTED_MS = DAY_MS
 
@@ -181,17 +179,8 @@ async def open_parts(
 
         keys = Keys(settings.partitions)
         redis = RedisStore(link, keys, memory_ms=settings.idempotency_ms)
-        streams = LedgerStreams(
-            link.client, keys, consumer=new_id(), deadline_ms=settings.redis_deadline_ms
-        )
-        snapshot = Snapshot(
-            streams,
-            redis,
-            storage,
-            keys,
-            interval_ms=settings.snapshot_interval_ms,
-            metrics=metrics,
-        )
+        streams = LedgerStreams(link.client, keys, deadline_ms=settings.redis_deadline_ms)
+        snapshot = Snapshot(streams, redis, storage, keys, metrics=metrics)
         limiter = limiter_type(
             redis=redis,
             storage=storage,
@@ -208,14 +197,12 @@ async def open_parts(
             redis,
             storage,
             snapshot,
-            streams,
             KeyspaceWalk(link.clients, keys, deadline_ms=settings.redis_deadline_ms),
             keys,
             retention_days=settings.retention_days,
             idle_workspace_ms=settings.idle_workspace_ms,
         )
         comparison = Comparison(redis, storage, snapshot)
-        stack.push_async_callback(_leave, snapshot)
         yield Parts(
             limiter=limiter,
             redis=redis,
@@ -369,9 +356,3 @@ async def _last_pass(parts: Parts) -> None:
         await parts.snapshot.run_once()
     except Unavailable as error:
         logger.warning("the last snapshot pass failed: %s", error)
-
-
-async def _leave(snapshot: Snapshot) -> None:
-    with contextlib.suppress(RedisUnavailable, TimeoutError):
-        async with asyncio.timeout(LEAVE_MS_MAX / 1000):
-            await snapshot.leave()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 
 import msgspec
@@ -49,7 +50,7 @@ from limiter.outbox import Outbox
 from limiter.pricing import Prices
 from limiter.reads import Reads
 from limiter.redis.keys import require_id
-from limiter.redis.store import Cold, Known, RedisStore
+from limiter.redis.store import NOTHING_KNOWN, Cold, Known, RedisStore
 from limiter.settings import Settings
 from limiter.snapshot import Snapshot
 from limiter.stored import ResolvedRecord, WorkspaceSettings
@@ -120,8 +121,8 @@ class Limiter:
         else:
             reservation_id, payload = request.reservation_id, fingerprint(request)
 
-        async def call(known: Known) -> Admitted | Denied | Cold:
-            return await self._redis.check(
+        def call(known: Known) -> Awaitable[Admitted | Denied | Cold]:
+            return self._redis.check(
                 request,
                 estimate_micros=estimate_micros,
                 reservation_id=reservation_id,
@@ -131,8 +132,12 @@ class Limiter:
             )
 
         try:
-            return await self._loader.answer(
-                call, request.workspace_id, request.chat_id, creates=True
+            # Nearly always nothing is cold, and each coroutine on the way is a part of the cost.
+            answer = await call(NOTHING_KNOWN)
+            if not isinstance(answer, Cold):
+                return answer
+            return await self._loader.warmed(
+                answer, call, request.workspace_id, request.chat_id, creates=True
             )
         except Unavailable as error:
             # Redis is away, or the workspace is cold and durable storage is.
@@ -160,10 +165,10 @@ class Limiter:
     async def release(self, request: ReleaseRequest) -> Released:
         """Gives a hold back. Harmless to repeat. Raises ReservationNotFound."""
 
-        async def call(_: Known) -> Released | Cold:
-            return await self._redis.release(request.workspace_id, request.reservation_id)
+        def call(_: Known) -> Awaitable[Released | Cold]:
+            return self._redis.release(request.workspace_id, request.reservation_id)
 
-        return await self._loader.answer(call, request.workspace_id, None, creates=False)
+        return await self._loader.answer(call, request.workspace_id)
 
     # ------------------------------------------------------------------ configuration
 
@@ -260,7 +265,7 @@ class Limiter:
             result = await self._redis.usage(workspace_id)
             return result if isinstance(result, Cold) else result[0]
 
-        return await self._loader.answer(call, workspace_id, None, creates=False)
+        return await self._loader.answer(call, workspace_id)
 
     async def chat_usage(self, workspace_id: str, chat_id: str) -> ChatTreeUsage:
         """A chat's sums, its ancestors and its children. Raises ChatNotFound."""
@@ -278,7 +283,7 @@ class Limiter:
                 children=await self._storage.chat_children(workspace_id, chat_id),
             )
 
-        return await self._loader.answer(call, workspace_id, None, creates=False)
+        return await self._loader.answer(call, workspace_id)
 
     async def explain(
         self, workspace_id: str, chat_id: str | None = None, estimate_micros: int | None = None
@@ -290,10 +295,10 @@ class Limiter:
         if chat_id is not None:
             require_id(chat_id, "chat_id")
 
-        async def call(_: Known) -> Explanation | Cold:
-            return await self._redis.explain(workspace_id, chat_id, estimate_micros)
+        def call(_: Known) -> Awaitable[Explanation | Cold]:
+            return self._redis.explain(workspace_id, chat_id, estimate_micros)
 
-        return await self._loader.answer(call, workspace_id, None, creates=False)
+        return await self._loader.answer(call, workspace_id)
 
     async def readiness(self) -> Readiness:
         """Whether Redis and the store answer, and how old the last complete snapshot is."""
@@ -340,12 +345,8 @@ class Limiter:
         )
 
     async def _charge(self, record: ResolvedRecord, *, id_is_fresh: bool = False) -> Recorded:
-        async def call(known: Known) -> Recorded | Cold:
-            return await self._redis.record(
-                record,
-                id_is_fresh=id_is_fresh,
-                known=known,
-            )
+        def call(known: Known) -> Awaitable[Recorded | Cold]:
+            return self._redis.record(record, id_is_fresh=id_is_fresh, known=known)
 
         return await self._loader.answer(call, record.workspace_id, record.chat_id, creates=True)
 

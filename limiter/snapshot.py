@@ -1,7 +1,7 @@
 """The snapshot pass: moves what scripts appended to the streams into durable storage.
 
-Read, commit, acknowledge, in this order: a pass that dies anywhere is repeated by whoever comes
-next, and the commit takes each entry once. The same pass notices what Redis must be told of:
+Read, commit, remove, in this order: a pass that dies anywhere is repeated by whoever comes next,
+and the commit takes each entry once. The same pass notices what Redis must be told of:
 records that the ledger had already, and workspaces of which Redis lost a part. It knows no SQL.
 """
 
@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import TypeVar
 
 from limiter.durable import Applied, DuplicateRecord, Entry, PoisonedEntry, Storage, parse_entry
 from limiter.durable.entries import ExpireEntry, HoldEntry, RecordEntry, ReleaseEntry
-from limiter.errors import RedisUnavailable, ScriptError, StoreUnavailable
+from limiter.errors import RedisUnavailable, ScriptError
 from limiter.metrics import Metrics
 from limiter.redis.keys import Keys
 from limiter.redis.store import RedisStore
@@ -30,20 +30,12 @@ BATCH_MAX = 1_000
 # To understand a whole batch takes longer than many calls, which would all wait for it.
 UNDERSTOOD_AT_ONCE_MAX = 100
 
-# An entry that lay unacknowledged for so many intervals belongs to a process that is gone.
-_ABANDONED_INTERVALS = 10
-_ABANDONED_MS_MIN = 5_000
-
-# How long to wait for what another process has read and not committed yet.
-_SETTLE_MS_MAX = 5_000
-_SETTLE_POLL_MS = 5
-
 # Of so many records a process knows that the ledger has them, without asking it.
 _COMMITTED_MAX = 20_000
 
 
 class Snapshot:
-    """Passes over all partitions, one at a time a process. `interval_ms`: how often they come."""
+    """Passes over all partitions, one at a time."""
 
     def __init__(
         self,
@@ -52,7 +44,6 @@ class Snapshot:
         storage: Storage,
         keys: Keys,
         *,
-        interval_ms: int,
         metrics: Metrics | None = None,
     ) -> None:
         self._streams = streams
@@ -60,7 +51,6 @@ class Snapshot:
         self._storage = storage
         self._keys = keys
         self._metrics = metrics or Metrics()
-        self._abandoned_ms = max(_ABANDONED_MS_MIN, _ABANDONED_INTERVALS * interval_ms)
         self._lock = asyncio.Lock()
         self._next_pass: dict[int, asyncio.Task[None]] = {}
         self._committed: dict[tuple[str, str], None] = {}
@@ -98,8 +88,7 @@ class Snapshot:
         Concurrent callers share a pass. Raises RedisUnavailable, StoreUnavailable.
         """
         partition = self._keys.partition(workspace_id)
-        last_id = await self._streams.last_id(partition)
-        if last_id is None:
+        if await self._streams.length(partition) == 0:
             # A pass that is under way may carry entries of a Redis that was emptied meanwhile.
             async with self._lock, self._storage.turn():
                 return
@@ -107,12 +96,6 @@ class Snapshot:
         if task is None:
             task = self._next_pass[partition] = asyncio.create_task(self._pass_over(partition))
         await asyncio.shield(task)
-        deadline = time.monotonic() + _SETTLE_MS_MAX / 1000
-        while await self._streams.has_up_to(partition, last_id):
-            # Another process has read it and commits it, or has died and is about to be found out.
-            if time.monotonic() > deadline:
-                raise StoreUnavailable("durable storage is behind, and does not catch up")
-            await asyncio.sleep(_SETTLE_POLL_MS / 1000)
 
     async def settle_all(self, workspace_ids: Iterable[str]) -> None:
         """Settles several workspaces, each partition once. Raises as `settle` does."""
@@ -125,15 +108,6 @@ class Snapshot:
         False: it is not known here. Another process may have done so, or a while has gone by.
         """
         return (workspace_id, event_id) in self._committed
-
-    async def leave(self) -> None:
-        """Takes this process out of the streams' consumers, where it has left nothing undone.
-
-        Raises RedisUnavailable; others remove it then. A pass that comes later brings it back.
-        """
-        for partition in await self._streams.waiting():
-            async with self._lock:
-                await self._streams.leave(partition)
 
     async def reconcile(self, partitions: Collection[int] | None = None) -> int:
         """Forgets every workspace of which Redis knows less than the ledger; returns how many.
@@ -162,35 +136,19 @@ class Snapshot:
         async with self._lock:
             # Who comes from now on needs the pass after this one.
             del self._next_pass[partition]
-            await self._drain(partition, await self._streams.length(partition))
+            # At least one turn: nobody else then has entries in its memory alone.
+            await self._drain(partition, max(1, await self._streams.length(partition)))
 
     async def _drain(self, partition: int, left: int) -> int:
         """Moves so many entries: a busy partition must not keep the others waiting."""
-        streams = self._streams
-        if left == 0:
-            return 0
-        moved = await self._turn(
-            partition,
-            lambda: streams.abandoned(partition, self._abandoned_ms, BATCH_MAX),
-            lambda: streams.own(partition, BATCH_MAX),
-        )
-        while moved < left:
-            batch = await self._turn(partition, lambda: streams.new(partition, BATCH_MAX))
-            if batch == 0:
-                break
-            moved += batch
-        return moved
-
-    async def _turn(
-        self, partition: int, *reads: Callable[[], Awaitable[Sequence[RawEntry]]]
-    ) -> int:
-        """Reads and moves batches, while no other process does. Returns how many entries."""
         moved = 0
-        async with self._storage.turn():
-            for read in reads:
-                entries = await read()
+        while moved < left:
+            async with self._storage.turn():
+                entries = await self._streams.oldest(partition, BATCH_MAX)
                 await self._move(partition, entries)
-                moved += len(entries)
+            if not entries:
+                break
+            moved += len(entries)
         return moved
 
     async def _move(self, partition: int, raw: Sequence[RawEntry]) -> None:
@@ -202,7 +160,7 @@ class Snapshot:
             self._remember(entries)
         for duplicate in applied.duplicates:
             await self._retract(duplicate)
-        removed = await self._streams.acknowledge(partition, [item.stream_id for item in raw])
+        removed = await self._remove(partition, raw, applied.duplicates)
         self._count(entries, applied)
         unknown = set(applied.rewound)
         # A retraction has removed its entry itself.
@@ -218,6 +176,15 @@ class Snapshot:
             seqs[entry.workspace_id] = max(entry.seq, seqs.get(entry.workspace_id, 0))
         await self._forget_behind(seqs.items())
 
+    async def _remove(
+        self, partition: int, raw: Sequence[RawEntry], retracted: Sequence[DuplicateRecord]
+    ) -> int:
+        """Takes a batch out of its stream; returns how many entries went."""
+        gone = {duplicate.stream_id for duplicate in retracted}
+        ids = [item.stream_id.decode() for item in raw]
+        first = next((stream_id for stream_id in ids if stream_id not in gone), ids[0])
+        return await self._redis.trim(partition, first=first, last=ids[-1])
+
     async def _understood(self, partition: int, raw: Sequence[RawEntry]) -> list[Entry]:
         entries = []
         for number, item in enumerate(raw):
@@ -228,13 +195,13 @@ class Snapshot:
                     parse_entry(item.fields, partition=partition, stream_id=item.stream_id)
                 )
             except PoisonedEntry as error:
-                logger.error("stream entry %s is poisoned: %s", item.stream_id, error)
+                logger.error("stream entry %s is poisoned: %s", item.stream_id.decode(), error)
                 await self._storage.dead_letter(partition, item.stream_id, item.fields, str(error))
                 self._metrics.entries_poisoned(1)
         return entries
 
     def _count(self, entries: Sequence[Entry], applied: Applied) -> None:
-        """Tells the metrics of a batch. Once it is acknowledged it does not come again."""
+        """Tells the metrics of a batch. Once it is removed it does not come again."""
         charged_micros = sum(
             entry.charged_micros
             for entry in entries

@@ -1,5 +1,4 @@
-"""The work that nobody waits for: old ledger rows go, idle workspaces leave Redis, leftovers too,
-and so do the stream consumers of processes that were killed.
+"""The work that nobody waits for: old ledger rows go, idle workspaces leave Redis, leftovers too.
 
 A `tick` does a bounded part of it, so that snapshot passes are never kept waiting. Any number of
 processes may do it at once. It must not decide over limits.
@@ -14,11 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from limiter.durable import Storage
 from limiter.errors import ScriptError
-from limiter.periods import DAY_MS, HOUR_MS
+from limiter.periods import DAY_MS
 from limiter.redis.keys import Keys
 from limiter.redis.keyspace import KeyspaceWalk
 from limiter.redis.store import RedisStore
-from limiter.redis.stream import LedgerStreams
 from limiter.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -31,9 +29,6 @@ WALK_PAUSE_S_MAX = 60
 WALK_PAUSE_S_NEVER_IDLE = 3_600
 # One sweep is one script call.
 SWEEP_KEYS_MAX = 200
-# A consumer that was silent for so long, with nothing pending, is nobody's any more.
-CONSUMER_IDLE_MS = HOUR_MS
-CONSUMERS_PAUSE_S = 3_600
 
 
 class Upkeep:
@@ -44,7 +39,6 @@ class Upkeep:
         redis: RedisStore,
         storage: Storage,
         snapshot: Snapshot,
-        streams: LedgerStreams,
         walk: KeyspaceWalk,
         keys: Keys,
         *,
@@ -55,7 +49,6 @@ class Upkeep:
         self._redis = redis
         self._storage = storage
         self._snapshot = snapshot
-        self._streams = streams
         self._walk = walk
         self._keys = keys
         self._retention_ms = retention_days * DAY_MS
@@ -65,7 +58,7 @@ class Upkeep:
             self._walk_pause_s = min(idle_workspace_ms / 1_000, WALK_PAUSE_S_MAX)
         self._monotonic_s = monotonic_s
         # A process that starts cannot know what one before it left undone.
-        self._prune_at = self._walk_at = self._consumers_at = monotonic_s()
+        self._prune_at = self._walk_at = monotonic_s()
 
     async def tick(self) -> None:
         """A bounded part of what is due. Raises RedisUnavailable, StoreUnavailable."""
@@ -74,9 +67,6 @@ class Upkeep:
             self._prune_at = now + PRUNE_PAUSE_S
         if now >= self._walk_at and await self.step():
             self._walk_at = now + self._walk_pause_s
-        if now >= self._consumers_at:
-            await self.dismiss_consumers()
-            self._consumers_at = now + CONSUMERS_PAUSE_S
 
     async def prune(self) -> int:
         """A batch of rows that nothing asks for any more; returns how many went."""
@@ -84,15 +74,6 @@ class Upkeep:
         if deleted:
             logger.info("pruned %d rows of durable storage", deleted)
         return deleted
-
-    async def dismiss_consumers(self) -> int:
-        """Removes the consumers that killed processes left in the streams; returns how many."""
-        dismissed = 0
-        for partition in await self._streams.waiting():
-            dismissed += await self._streams.dismiss_idle(partition, CONSUMER_IDLE_MS)
-        if dismissed:
-            logger.info("removed %d consumers that processes left behind", dismissed)
-        return dismissed
 
     async def step(self) -> bool:
         """A step of a walk over Redis; True when it was the last one.

@@ -5,14 +5,13 @@
 -- KEYS[1]  workspace scope       lim:{<partition>}:<workspace>:workspace
 -- KEYS[2]  the partition's stream
 -- ARGV[1]  memory_ms             how long ids are remembered, ms
--- ARGV[2]  group                 of the stream's readers
--- ARGV[3]  entry                 the record's stream id
--- ARGV[4]  at                    when it was charged, ms
--- ARGV[5]  micros
--- ARGV[6…] chat_id               the record's chat and its ancestors up to the root
+-- ARGV[2]  entry                 the record's stream id
+-- ARGV[3]  at                    when it was charged, ms
+-- ARGV[4]  micros
+-- ARGV[5…] chat_id               the record's chat and its ancestors up to the root
 --
 -- Reply, by position:
---   'retracted' | 'gone' (was not pending) | 'cold', 'workspace' | 'cold', 'chat', id | 'again'
+--   'retracted' | 'gone' (its entry is) | 'cold', 'workspace' | 'cold', 'chat', id | 'again'
 --   | 'invalid', argument
 -- A cold workspace needs nothing taken out, as durable storage never counted the record; its entry
 -- is removed and the reply is 'retracted'.
@@ -20,22 +19,22 @@
 -- O(periods * log(buckets) + depth).
 --
 -- limiter lua retract > retract.lua && redis-cli --eval retract.lua 'lim:{0}:acme:workspace' \
---   'lim:{0}:stream' , 3600000 ledger 1795334400000-0 1795334400000 9000 c2 c1
+--   'lim:{0}:stream' , 3600000 1795334400000-0 1795334400000 9000 c2 c1
 
 -- include "args"
+-- include "entry"
 -- include "refresh"
 -- include "adjust"
 
-local memory_ms, at, micros = amount(ARGV[1]), amount(ARGV[4]), amount(ARGV[5])
+local memory_ms, at, micros = amount(ARGV[1]), amount(ARGV[3]), amount(ARGV[4])
 if not memory_ms or memory_ms == 0 then return { 'invalid', 'memory_ms' } end
-local entry_ms, entry_number = string.match(ARGV[3], '^(%d+)%-(%d+)$')
-if not (entry_ms and amount(entry_ms) and amount(entry_number)) then return { 'invalid', 'entry' } end
+if not is_entry(ARGV[2]) then return { 'invalid', 'entry' } end
 if not at then return { 'invalid', 'at' } end
 if not micros then return { 'invalid', 'micros' } end
 local chat_ids = {}
-for i = 6, #ARGV do
+for i = 5, #ARGV do
   if not is_id(ARGV[i]) then return { 'invalid', 'chat_id' } end
-  chat_ids[i - 5] = ARGV[i]
+  chat_ids[i - 4] = ARGV[i]
 end
 
 local workspace = read_to_charge(KEYS[1], KEYS[2], memory_ms)
@@ -46,8 +45,7 @@ if workspace then
 end
 
 -- Nothing below can fail.
-if redis.call('XACK', KEYS[2], ARGV[2], ARGV[3]) == 0 then return { 'gone' } end
-redis.call('XDEL', KEYS[2], ARGV[3])
+if redis.call('XDEL', KEYS[2], ARGV[2]) == 0 then return { 'gone' } end
 if workspace then
   adjust_windows(workspace, 0 - micros, at, now)
   adjust_chats(workspace, chat_ids, 0 - micros)

@@ -23,7 +23,6 @@ from limiter.commands.output import Cell, print_table
 from limiter.durable.examine import ExaminedStore
 from limiter.durable.examine import examine as examine_store
 from limiter.errors import LimiterError, RedisUnavailable, StartupError
-from limiter.ids import new_id
 from limiter.metrics import Metrics
 from limiter.redis.cluster import open_link
 from limiter.redis.embedded import EmbeddedServer, embedded_url, running_url
@@ -128,9 +127,7 @@ async def _servers(link: Link, found: list[Finding], newest_stored_ms: int | Non
 
 
 async def _backlog(link: Link, settings: Settings, found: list[Finding]) -> None:
-    streams = LedgerStreams(
-        link.client, Keys(settings.partitions), consumer=new_id(), deadline_ms=DEADLINE_MS
-    )
+    streams = LedgerStreams(link.client, Keys(settings.partitions), deadline_ms=DEADLINE_MS)
     waiting = {part: count for part, count in (await streams.waiting()).items() if count}
     oldest = [at for part in waiting if (at := await streams.oldest_ms(part)) is not None]
     oldest_wait_ms = None

@@ -9,7 +9,7 @@ workspace a request is about stands in its path or its body, so that the handler
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from starlette.datastructures import State
 from starlette.requests import Request
@@ -19,7 +19,8 @@ from limiter.access import Demand, Principal, demand_of
 from limiter.errors import Forbidden, Unauthenticated
 from limiter.keyring import Keyring
 
-Handler = Callable[[Request], Awaitable[Response]]
+Answered = TypeVar("Answered", bound=Response)
+Handler = Callable[[Request], Awaitable[Answered]]
 
 # Who the audit says it was, where nobody is asked for a key.
 ANYBODY: Final = "http"
@@ -34,7 +35,7 @@ class Guard:
     def __init__(self, state: State) -> None:
         self._state = state
 
-    def guarded(self, handler: Handler) -> Handler:
+    def guarded(self, handler: Handler[Answered]) -> Handler[Answered]:
         """The handler behind what it demands. Raises TypeError if it does not say what that is."""
         demand = demand_of(handler)
         if demand is Demand.NOTHING:
@@ -42,7 +43,7 @@ class Guard:
 
         roles = demand.value
 
-        async def guarded(request: Request) -> Response:
+        async def guarded(request: Request) -> Answered:
             keyring: Keyring = self._state.keyring
             presented = _presented(request)
             principal = keyring.known(presented) or await keyring.principal(presented)

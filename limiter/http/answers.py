@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from http import HTTPStatus
 
 import msgspec
 from starlette.responses import Response
@@ -24,6 +25,10 @@ NO_STORE: Header = (b"cache-control", b"no-store")
 JSON_TYPE = "application/json"
 JSON_HEADERS: list[Header] = [(b"content-type", JSON_TYPE.encode()), NO_STORE]
 
+_STATUS_LINES: dict[int, bytes] = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+
 # How much of a body that nobody wants is still taken off the wire; see ClosingAnswer.
 _UNWANTED_BYTES_MAX = 1_048_576
 
@@ -36,7 +41,17 @@ class Answer(Response):
         self.status_code = status
         self.body: bytes = body
         self.background = None
-        self.raw_headers = [*headers, (b"content-length", b"%d" % len(body))]
+        self.raw_headers = [*headers]
+        if status != HTTPStatus.NO_CONTENT:
+            self.raw_headers.append((b"content-length", b"%d" % len(body)))
+
+    def bytes_with(self, headers: Iterable[Header]) -> bytes:
+        """All of the answer, as HTTP/1.1 has it on the wire, with these headers."""
+        parts = [_STATUS_LINES[self.status_code]]
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts += (b"\r\n", self.body)
+        return b"".join(parts)
 
     # The parent's does this for websockets and background tasks as well.
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

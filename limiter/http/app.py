@@ -7,6 +7,9 @@ decorators works beside them and speaks the same problems.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Lifespan, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from limiter import __version__, request_id
 from limiter.errors import LimiterError
@@ -24,6 +27,7 @@ from limiter.http import paths
 from limiter.http.access import Guard
 from limiter.http.answers import identified
 from limiter.http.calls import Calls
+from limiter.http.direct import STATE_KEY
 from limiter.http.docs_page import DocsPage
 from limiter.http.endpoint import Endpoint
 from limiter.http.openapi import DESCRIPTION, TAGS, extended
@@ -31,6 +35,9 @@ from limiter.http.problems import error_answer
 from limiter.http.routes import MetricsRoute, Routes
 from limiter.metrics import Metrics
 from limiter.settings import Settings
+
+# What has to be open while the app runs.
+Opens = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 class App(FastAPI):
@@ -45,6 +52,7 @@ class App(FastAPI):
         self._hot: dict[tuple[str, str], Endpoint] = {
             ("POST", path): endpoint for path, endpoint in hot.items()
         }
+        self.direct = {path.encode(): endpoint for path, endpoint in hot.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,9 +73,7 @@ class App(FastAPI):
         return extended(super().openapi())
 
 
-def create_app(
-    settings: Settings, *, lifespan: Lifespan[FastAPI], metrics: Metrics | None = None
-) -> FastAPI:
+def create_app(settings: Settings, *, lifespan: Opens, metrics: Metrics | None = None) -> FastAPI:
     """The app of one process. `lifespan` sets `app.state.limiter` to a running Limiter, which
     counts in `metrics`, and `app.state.keyring` to a Keyring, where the settings demand keys.
     """
@@ -105,6 +111,12 @@ def create_app(
         paths.METRICS: Endpoint({"GET": MetricsRoute(metrics or Metrics()).metrics}, guard),
         paths.DOCS: Endpoint({"GET": DocsPage().page}, guard),
     }
+
+    @contextlib.asynccontextmanager
+    async def handing_over(app: App) -> AsyncIterator[dict[str, object]]:
+        async with lifespan(app):
+            yield {STATE_KEY: app.direct}
+
     app = App(
         hot=hot,
         title="llm-spend-limiter",
@@ -114,7 +126,7 @@ def create_app(
         routes=[
             Route(path, endpoint, methods=endpoint.methods) for path, endpoint in endpoints.items()
         ],
-        lifespan=lifespan,
+        lifespan=handing_over,
         exception_handlers=dict.fromkeys(
             (LimiterError, HTTPException, RequestValidationError, Exception), _answer_error
         ),

@@ -10,16 +10,15 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Container
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.requests import Request
-from starlette.types import Message, Receive
+from starlette.types import Receive
 
 from limiter.errors import Forbidden, InvalidRequest
 from limiter.http.answers import encode
-from limiter.http.started import Started
 from limiter.models import (
     ID_LENGTH_MAX,
     ID_PATTERN,
@@ -37,6 +36,9 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 
 # What browsers say of a request that the page itself sends, or somebody who types an address.
 _OWN_SITE = (b"same-origin", b"none")
+
+# In the scope of a request whose body came with its headers: that body.
+WHOLE_BODY: Final = "limiter.body"
 
 _QUOTE_LENGTH_MAX = 80
 _MESSAGE_LENGTH_MAX = 100
@@ -178,32 +180,29 @@ async def read_body(
         # The header only makes the refusal earlier: what is read is counted in any case.
         elif name == b"content-length" and _exceeds(value, bytes_max):
             raise BodyTooLarge(bytes_max)
-    receiving = Started(request.receive())
-    # Most bodies have come with their headers: setting up a deadline takes longer than that.
-    if receiving.is_done and not receiving.result.get("more_body", False):
-        return _complete(receiving.result, receiving.result.get("body", b""), bytes_max)
-    try:
-        async with asyncio.timeout(timeout_ms / 1000):
-            message = receiving.result if receiving.is_done else await receiving
-            return await _read(message, request.receive, bytes_max)
-    except TimeoutError:
-        raise BodyTooSlow(timeout_ms) from None
-
-
-async def _read(message: Message, receive: Receive, bytes_max: int) -> bytes:
-    body = bytearray(message.get("body", b""))
-    while message.get("more_body", False) and len(body) <= bytes_max:
-        message = await receive()
-        body += message.get("body", b"")
-    return _complete(message, bytes(body), bytes_max)
-
-
-def _complete(last: Message, body: bytes, bytes_max: int) -> bytes:
-    if last["type"] == "http.disconnect":
-        raise InvalidRequest("the connection was closed before the body was complete")
+    body: bytes | None = request.scope.get(WHOLE_BODY)
+    if body is None:
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                body = await _read(request.receive, bytes_max)
+        except TimeoutError:
+            raise BodyTooSlow(timeout_ms) from None
     if len(body) > bytes_max:
         raise BodyTooLarge(bytes_max)
     return body
+
+
+async def _read(receive: Receive, bytes_max: int) -> bytes:
+    """The body, or as much of it as shows that it is too large."""
+    body = bytearray()
+    more = True
+    while more and len(body) <= bytes_max:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise InvalidRequest("the connection was closed before the body was complete")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return bytes(body)
 
 
 def _exceeds(digits: bytes, bytes_max: int) -> bool:

@@ -5,7 +5,7 @@ It must not know what the handlers do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from http import HTTPStatus
 
 from starlette.datastructures import State
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from limiter.access import Demand, demand_of
 from limiter.http.access import Guard, Handler
-from limiter.http.answers import identified
+from limiter.http.answers import Answer, identified
 from limiter.http.bodies import read_body
 from limiter.http.problems import error_answer
 from limiter.service import Limiter
@@ -28,7 +28,7 @@ class Endpoint:
     Raises TypeError for a handler that declares nothing.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler], guard: Guard | None) -> None:
+    def __init__(self, handlers: Mapping[str, Handler[Answer]], guard: Guard | None) -> None:
         self.methods = list(handlers)
         self.demands: Mapping[str, Demand] = {
             method: demand_of(handler) for method, handler in handlers.items()
@@ -42,6 +42,11 @@ class Endpoint:
             self._handlers["HEAD"] = self._handlers["GET"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await self.answer(scope, receive)
+        await answer(scope, receive, send)
+
+    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+        """The answer, whatever happens. It is not sent."""
         request = Request(scope, receive)
         try:
             answer = await self._handlers[scope["method"]](request)
@@ -49,7 +54,7 @@ class Endpoint:
             answer = error_answer(error)
         if answer.status_code >= HTTPStatus.BAD_REQUEST:
             identified(answer)
-        await answer(scope, receive, send)
+        return answer
 
 
 class Handlers:
@@ -67,9 +72,9 @@ class Handlers:
     @property
     def limiter(self) -> Limiter:
         """The running Limiter."""
-        limiter: Limiter = self._state.limiter
+        limiter: Limiter = self._state["limiter"]  # as an attribute it is an exception first
         return limiter
 
-    async def body(self, request: Request) -> bytes:
+    def body(self, request: Request) -> Awaitable[bytes]:
         """The request's body, within the bounds of the settings. Raises what `read_body` does."""
-        return await read_body(request, bytes_max=self._bytes_max, timeout_ms=self._timeout_ms)
+        return read_body(request, bytes_max=self._bytes_max, timeout_ms=self._timeout_ms)

@@ -1,4 +1,4 @@
-"""What a connection may send before there is a request: uvicorn's protocol, with bounds.
+"""What a connection may send before there is a request: bounds around the protocol.
 
 The parser takes headers without end and waits for them without end; both would let one client that
 nobody knows fill the memory, or hold connections for ever. Bodies have bounds of their own in
@@ -8,12 +8,10 @@ nobody knows fill the memory, or hold connections for ever. Bodies have bounds o
 from __future__ import annotations
 
 from asyncio import TimerHandle, Transport
-from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from limiter.http.bodies import HeadTooLarge
+from limiter.http.direct import DirectProtocol
 from limiter.http.problems import error_answer
 
 HEAD_BYTES_MAX = 16_384
@@ -23,7 +21,7 @@ HEADERS_MAX = 100
 HEAD_MS_MAX = 10_000
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(DirectProtocol):
     """One connection. A head above a bound is 431; one that is too slow, the end, and so are
     headers above the bound that follow a body.
     """
@@ -101,10 +99,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         answer = error_answer(HeadTooLarge(HEAD_BYTES_MAX, HEADERS_MAX))
-        status = HTTPStatus(answer.status_code)
-        lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode())]
-        lines += [b"%s: %s" % header for header in answer.raw_headers]
-        self.transport.write(b"\r\n".join([*lines, b"connection: close", b"", answer.body]))
+        self.transport.write(answer.bytes_with([*answer.raw_headers, (b"connection", b"close")]))
         self.transport.close()
 
     def _start_timer(self) -> None:

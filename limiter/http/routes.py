@@ -10,7 +10,6 @@ from typing import Literal
 
 from msgspec import Struct
 from starlette.requests import Request
-from starlette.responses import Response
 
 from limiter.access import Demand, demands
 from limiter.http.access import ANYBODY, actor_of, require_reach
@@ -88,11 +87,11 @@ class Routes(Handlers):
         return Answer(200, encode(config))
 
     @demands(Demand.ADMIN)
-    async def delete_chat(self, request: Request) -> Response:
+    async def delete_chat(self, request: Request) -> Answer:
         """Removes the chat's limit. Its spend and its place in the tree stay."""
         ids = _workspace_id(request), _chat_id(request)
         await self.limiter.delete_chat(*ids, actor=self._actor(request))
-        return Response(status_code=204)
+        return Answer(204, b"", ())
 
     def _actor(self, request: Request) -> str:
         return actor_of(request) if self._demands_keys else ANYBODY

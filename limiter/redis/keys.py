@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from binascii import crc_hqx
+from functools import lru_cache
 
 from limiter.errors import InvalidRequest
 from limiter.models import ID_LENGTH_MAX
 
 _ID = re.compile(rf"[A-Za-z0-9._@-]{{1,{ID_LENGTH_MAX}}}")
+
+_WORKSPACES_KEPT = 4_096
 
 
 def require_id(value: str, field: str) -> str:
@@ -32,6 +35,8 @@ class Keys:
         if partitions < 1:
             raise ValueError("partitions must be at least 1")
         self.partitions = partitions
+        # A busy workspace's are asked for at every call.
+        self.of_call = lru_cache(maxsize=_WORKSPACES_KEPT)(self._of_call)
 
     def partition(self, workspace_id: str) -> int:
         """The workspace's partition: CRC16 (XMODEM, as Redis Cluster's own) of its id."""
@@ -42,6 +47,10 @@ class Keys:
     def _prefix(self, workspace_id: str) -> str:
         require_id(workspace_id, "workspace_id")
         return f"lim:{{{self.partition(workspace_id)}}}:{workspace_id}"
+
+    def _of_call(self, workspace_id: str) -> tuple[str, str]:
+        """KEYS of the scripts that may change a workspace: its scope, and where they tell of it."""
+        return self.workspace(workspace_id), self.stream(workspace_id)
 
     def workspace(self, workspace_id: str) -> str:
         return f"{self._prefix(workspace_id)}:workspace"

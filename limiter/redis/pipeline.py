@@ -51,11 +51,15 @@ class Pipeline:
 
         Raises RedisUnavailable when there is none in time. The command may have run then.
         """
+        return await self.send(*command)
+
+    def send(self, *command: str | int | bytes) -> asyncio.Future[Reply]:
+        """As `call`, for those who await it at once: it may raise before there is a future."""
         packed = _packed(command)
         wire = self._wire
         if wire is None or not wire.is_usable:
             wire = self._new_wire()
-        return await wire.call(packed)
+        return wire.call(packed)
 
     async def close(self) -> None:
         """Fails what is waiting, and every later call. No connection is left behind."""

@@ -49,11 +49,13 @@ def periods(block: Sequence[Any]) -> dict[str, PeriodUsage]:
         raise ScriptError(f"workspace block of {len(block)} items, not {_BLOCK_LENGTH}")
     held = block[0]
     result = {}
-    for index, name in enumerate(PERIOD_NAMES):
-        limit, spent = number_or_none(block[1 + 2 * index]), block[2 + 2 * index]
-        remaining = None if limit is None else limit - spent - held
+    for name, limit, spent in zip(PERIOD_NAMES, block[1::2], block[2::2], strict=True):
+        is_limited = limit != b""
         result[name] = PeriodUsage(
-            limit_micros=limit, spent_micros=spent, held_micros=held, remaining_micros=remaining
+            limit_micros=limit if is_limited else None,
+            spent_micros=spent,
+            held_micros=held,
+            remaining_micros=limit - spent - held if is_limited else None,
         )
     return result
 

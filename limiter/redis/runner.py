@@ -71,7 +71,7 @@ class ScriptRunner:
             raise RedisUnavailable("no Redis has been found yet that is safe to count on")
         started_at = monotonic()
         operands = (len(keys), *keys, *args)
-        reply = await self._pipeline.call("EVALSHA", self._digests[name], *operands)
+        reply = await self._pipeline.send("EVALSHA", self._digests[name], *operands)
         if _is_missing(reply):
             try:
                 left_s = started_at + self._pipeline.deadline_s - monotonic()

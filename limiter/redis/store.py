@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
@@ -45,7 +45,6 @@ from limiter.redis.arguments import config_fields, text, workspace_json
 from limiter.redis.keys import Keys, require_id
 from limiter.redis.reads import RedisReads
 from limiter.redis.server import Link
-from limiter.redis.stream import GROUP
 from limiter.stored import (
     ResolvedRecord,
     StoredChat,
@@ -72,7 +71,7 @@ class Cold:
     epoch: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Known:
     """What a call learned from durable storage about scopes that are not in Redis, and when.
 
@@ -82,6 +81,9 @@ class Known:
     new_chat_in: int | None = None
     source: StoredSource | None = None
     source_in: int | None = None
+
+
+NOTHING_KNOWN: Final = Known()
 
 
 class RedisStore:
@@ -337,7 +339,17 @@ class RedisStore:
         chat_ids: Sequence[str],
     ) -> None:
         """Takes a charge back out, with its stream entry. `chat_ids`: from the chat to its root."""
-        await self._call("retract", workspace_id, GROUP, stream_id, at_ms, micros, *chat_ids)
+        await self._call("retract", workspace_id, stream_id, at_ms, micros, *chat_ids)
+
+    async def trim(self, partition: int, *, first: str, last: str) -> int:
+        """Removes all entries up to `last` from a stream, and returns how many.
+
+        `first`: one that was read and is still there, unless Redis was emptied since; then it is 0.
+        """
+        reply = await self._link.run("trim", (self._keys.partition_stream(partition),), first, last)
+        if reply[0] != b"trimmed":
+            raise ScriptError(f"trim: refused {first} to {last}")
+        return int(reply[1])
 
     async def answers(self) -> bool:
         """Whether the server takes commands now. If it does, so do the calls here."""
@@ -346,7 +358,7 @@ class RedisStore:
     # ------------------------------------------------------------------ calling
 
     async def _call(self, name: str, workspace_id: str, *args: str | int) -> list[Any]:
-        keys = (self._keys.workspace(workspace_id), self._keys.stream(workspace_id))
+        keys = self._keys.of_call(workspace_id)
         for _ in range(_AGAIN_MAX):
             reply = await self._link.run(name, keys, self._memory_ms, *args)
             if reply[0] != b"again":

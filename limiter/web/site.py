@@ -45,7 +45,7 @@ class PageEndpoint:
 
     def __init__(
         self,
-        handlers: Mapping[str, Handler],
+        handlers: Mapping[str, Handler[Response]],
         guard: PageGuard,
         signing: Signing,
         templates: Templates,
@@ -107,7 +107,7 @@ def page_routes(state: State, settings: Settings) -> list[BaseRoute]:
     guard, forms = PageGuard(state, settings), FormReader(settings)
     signing = Signing(guard, forms, templates)
     pages = Pages(state, settings, forms, templates)
-    paths: dict[str, Mapping[str, Handler]] = {
+    paths: dict[str, Mapping[str, Handler[Response]]] = {
         "/": {"GET": pages.workspaces},
         "/workspaces": {"POST": pages.create_workspace},
         "/workspaces/{workspace_id}": {"GET": pages.workspace, "POST": pages.save_limits},

@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from limiter import upkeep
 from limiter.commands.verify import verify
 from limiter.models import CheckRequest, RecordRequest, ReleaseRequest
-from limiter.redis.stream import GROUP
 from limiter.runtime import Parts, open_parts
 from limiter.settings import Settings
-from limiter.upkeep import CONSUMERS_PAUSE_S, PRUNE_PAUSE_S, WALK_PAUSE_S_MAX
+from limiter.upkeep import PRUNE_PAUSE_S, WALK_PAUSE_S_MAX
 from tests.commands.scene import CHATS, WORKSPACES, build, no_progress, usages
 from tests.support.redis_process import RedisProcess
 from tests.support.service import running_service
@@ -181,39 +179,17 @@ async def test_upkeep_is_paced(
         monkeypatch.setattr(paced, "_monotonic_s", lambda: clock[0])
         monkeypatch.setattr(paced, "_prune_at", clock[0])
         monkeypatch.setattr(paced, "_walk_at", clock[0])
-        monkeypatch.setattr(paced, "_consumers_at", clock[0])
         monkeypatch.setattr(parts.storage, "prune", counting("prune", lambda: left.pop(0)))
         monkeypatch.setattr(paced, "step", counting("step", lambda: True))
-        monkeypatch.setattr(paced, "dismiss_consumers", counting("consumers", lambda: 0))
         # A batch a tick until nothing is left, and one walk; then a pause of both.
         for _ in range(5):
             await paced.tick()
-        assert calls == ["prune", "step", "consumers", "prune", "prune"]
+        assert calls == ["prune", "step", "prune", "prune", "prune"]
         clock[0] += PRUNE_PAUSE_S
         assert PRUNE_PAUSE_S == WALK_PAUSE_S_MAX
         await paced.tick()
         await paced.tick()
         assert calls[5:] == ["prune", "step"]
-        clock[0] += CONSUMERS_PAUSE_S
-        await paced.tick()
-        assert calls[-1] == "consumers"
-
-
-async def test_consumers_of_killed_processes_go_with_time(
-    settings: Settings, redis_server: RedisProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = redis_server.client
-    async with open_parts(settings) as parts:
-        await build(parts.limiter)
-        for number in range(3):
-            client.xgroup_createconsumer("lim:{0}:stream", GROUP, f"killed-{number}")
-        await parts.snapshot.run_once()
-        assert await parts.upkeep.dismiss_consumers() == 0
-        monkeypatch.setattr(upkeep, "CONSUMER_IDLE_MS", 0)
-        assert await parts.upkeep.dismiss_consumers() == 3
-        assert len(client.xinfo_consumers("lim:{0}:stream", GROUP)) == 1
-    # Who ends in order takes its own along.
-    assert client.xinfo_consumers("lim:{0}:stream", GROUP) == []
 
 
 def test_a_running_service_lets_idle_workspaces_go(

@@ -2,8 +2,8 @@
 
 python -m tests.faults.worker REDIS_URL STORE_URL MOMENT
 
-`MOMENT` is `read` (entries are read and not committed), `committed` (committed and not
-acknowledged), each in the middle of the second batch, or `never`: it passes until it is killed, and
+`MOMENT` is `read` (entries are read and not committed), `committed` (committed and not removed),
+each in the middle of the second batch, or `never`: it passes until it is killed, and
 says so after each pass.
 """
 
@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 
 from limiter import snapshot
 from limiter.durable import Applied, Entry, Storage
-from limiter.redis.stream import LedgerStreams
+from limiter.redis.store import RedisStore
 from limiter.runtime import open_parts
 from limiter.settings import load_settings
 from tests.support.module import running_module
@@ -41,7 +41,7 @@ def _die() -> None:
 
 def _set_trap(moment: str) -> None:
     """From the second batch on, the chosen step is this process's last one."""
-    apply, acknowledge = Storage.apply, LedgerStreams.acknowledge
+    apply, trim = Storage.apply, RedisStore.trim
     done = 0
 
     async def trapped_apply(self: Storage, entries: Sequence[Entry]) -> Applied:
@@ -50,18 +50,16 @@ def _set_trap(moment: str) -> None:
             _die()
         return await apply(self, entries)
 
-    async def trapped_acknowledge(
-        self: LedgerStreams, partition: int, stream_ids: Sequence[str]
-    ) -> int:
+    async def trapped_trim(self: RedisStore, partition: int, *, first: str, last: str) -> int:
         nonlocal done
         if moment == "committed" and done >= BATCHES_BEFORE:
             _die()
-        removed = await acknowledge(self, partition, stream_ids)
+        removed = await trim(self, partition, first=first, last=last)
         done += 1
         return removed
 
     Storage.apply = trapped_apply  # type: ignore[method-assign]
-    LedgerStreams.acknowledge = trapped_acknowledge  # type: ignore[method-assign]
+    RedisStore.trim = trapped_trim  # type: ignore[method-assign]
 
 
 async def _pass(redis_url: str, store_url: str) -> None:

@@ -18,6 +18,7 @@ from limiter.durable import Storage
 from limiter.errors import StoreUnavailable
 from limiter.http import examples
 from limiter.http.access import Guard
+from limiter.http.answers import Answer
 from limiter.http.endpoint import Endpoint
 from limiter.http.operations import OPERATIONS
 from limiter.keyring import Keyring
@@ -95,8 +96,8 @@ def test_every_route_of_a_worker_declares_what_it_demands(
 
 
 def test_a_route_that_declares_nothing_is_found() -> None:
-    async def bare(_: Request) -> Response:
-        return Response()
+    async def bare(_: Request) -> Answer:
+        return Answer(200, b"")
 
     @demands(Demand.ADMIN)
     async def declared(_: Request) -> Response:

@@ -37,6 +37,7 @@ STORY = {
     "retract": "gone",
     "forget": "forgotten",
     "sweep": "swept",
+    "trim": "trimmed",
 }
 
 

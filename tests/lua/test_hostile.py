@@ -130,15 +130,16 @@ CALLS: dict[str, tuple[list[Argument], dict[int, tuple[str, str]]]] = {
         {1: ("seq_below", "amount or nothing"), 2: ("idle_since", "amount or nothing")},
     ),
     "retract": (
-        [MEMORY_MS, "ledger", "ENTRY", START_MS, 3, "c1"],
+        [MEMORY_MS, "ENTRY", START_MS, 3, "c1"],
         {
             1: ("memory_ms", "positive"),
-            3: ("entry", "entry"),
-            4: ("at", "amount"),
-            5: ("micros", "amount"),
-            6: ("chat_id", "id"),
+            2: ("entry", "entry"),
+            3: ("at", "amount"),
+            4: ("micros", "amount"),
+            5: ("chat_id", "id"),
         },
     ),
+    "trim": (["ENTRY", "ENTRY"], {1: ("first", "entry"), 2: ("last", "entry")}),
 }
 
 STORED: dict[str, Any] = {
@@ -195,9 +196,6 @@ def lived_in(acme: Driver) -> Driver:
     acme.check(0, "r0", chat="c1", new=True)
     acme.check(7, "r1", chat="c1")
     acme.record(3, "e1", chat="c1")
-    acme.client.execute_command("XGROUP", "CREATE", acme.stream_key, "ledger", "0")
-    read = ["XREADGROUP", "GROUP", "ledger", "reader", "STREAMS", acme.stream_key, ">"]
-    acme.client.execute_command(*read)
     return acme
 
 

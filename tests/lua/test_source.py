@@ -13,11 +13,11 @@ MARK = "-- Nothing below can fail."
 # Replies that may stand below the mark: the call has done what it is for, or had nothing to do.
 SUCCESSES = {
     *["admitted", "recorded", "released", "configured", "loaded"],
-    *["retracted", "gone", "forgotten", "swept"],
+    *["retracted", "gone", "forgotten", "swept", "trimmed"],
 }
 
 WRITE = re.compile(
-    r"redis\.call\('(?:SET|DEL|HSET|HDEL|HINCRBY|ZADD|ZREM\w*|XADD|P?EXPIRE|UNLINK|INCR)'"
+    r"redis\.call\('(?:SET|DEL|HSET|HDEL|HINCRBY|ZADD|ZREM\w*|X(?:ADD|DEL|TRIM)|P?EXPIRE|UNLINK|INCR)'"
     r"|\b(?:save\w*|append|remember|drop_hold|charge\w*)\("
 )
 REPLY = re.compile(r"return (?:nil, )?\{ '(\w+)'")
@@ -41,7 +41,7 @@ def test_all_entry_points_are_looked_at() -> None:
     assert set(ENTRY_POINTS) == {
         *["check", "record", "release", "usage"],
         *["configure", "load_workspace", "load_chat", "retract", "forget"],
-        *["inspect", "glance", "list_holds", "explain", "sweep"],
+        *["inspect", "glance", "list_holds", "explain", "sweep", "trim"],
     }
 
 

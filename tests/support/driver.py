@@ -77,10 +77,10 @@ class Driver:
 
     def command(self, name: str, *args: Argument, key: str | None = None) -> tuple[Any, ...]:
         """A call as a command, for use in a pipeline."""
-        keys = [key or self.workspace_key]
+        keys = [key or (self.stream_key if name == "trim" else self.workspace_key)]
         if name == "load_chat":
             keys.insert(0, self.workspace_key)
-        elif name not in ("configure", "load_workspace", "forget"):
+        elif name not in ("configure", "load_workspace", "forget", "trim"):
             keys.append(self.stream_key)
         values = ["" if value is None else value for value in args]
         return ("EVALSHA", self._shas[name], len(keys), *keys, *values)
