@@ -11,10 +11,11 @@ from starlette.requests import Request
 from limiter.access import Demand, demands
 from limiter.errors import InvalidRequest, Unavailable
 from limiter.http.access import require_reach
-from limiter.http.answers import Answer, encode
+from limiter.http.answers import JSON_HEADERS, Answer, encode
 from limiter.http.bodies import decoder, header_values, query_parameters
 from limiter.http.endpoint import Handlers
 from limiter.http.problems import denial_answer, error_answer
+from limiter.http.ratelimit import of_usage
 from limiter.models import (
     Admitted,
     CheckRequest,
@@ -44,7 +45,7 @@ class Calls(Handlers):
             require_reach(request, check.workspace_id)
         result = await self.limiter.check(check)
         if isinstance(result, Admitted):
-            return Answer(200, encode(result))
+            return _counted(200, result)
         return denial_answer(result, decision=decision)
 
     @demands(Demand.CALLER)
@@ -61,7 +62,7 @@ class Calls(Handlers):
             # twice, and a running total does by itself.
             ids = (record.event_id, record.reservation_id, record.source)
             return error_answer(error, should_retry=any(ids))
-        return Answer(202 if recorded.queued else 200, encode(recorded))
+        return _counted(202 if recorded.queued else 200, recorded)
 
     @demands(Demand.CALLER)
     async def release(self, request: Request) -> Answer:
@@ -71,6 +72,11 @@ class Calls(Handlers):
         if self._demands_keys:
             require_reach(request, release.workspace_id)
         return Answer(200, encode(await self.limiter.release(release)))
+
+
+def _counted(status: int, result: Admitted | Recorded) -> Answer:
+    headers = [*JSON_HEADERS, *of_usage(result.periods, result.chat)]
+    return Answer(status, encode(result), headers)
 
 
 def _decision(request: Request) -> bool:

@@ -29,7 +29,7 @@ from limiter.http.problems import (
     problem_of,
 )
 from limiter.metrics import CONTENT_TYPE as TEXT_TYPE
-from limiter.models import ChatTreeUsage, Id, WorkspaceUsage
+from limiter.models import Admitted, ChatTreeUsage, Id, Recorded, WorkspaceUsage
 
 DESCRIPTION: Final = (
     "Spend limits for LLM calls. Ask `POST /check` before a call, and tell `POST /record` what it "
@@ -86,6 +86,7 @@ _RATE_LIMIT: Final = {
         "schema": {"type": "string"},
     },
 }
+_TELL_WHAT_IS_LEFT: Final = (Admitted, Recorded, WorkspaceUsage, ChatTreeUsage)
 _CHALLENGE: Final = {"description": "`Bearer`.", "schema": {"type": "string"}}
 _REQUEST_ID: Final = {
     "description": "What the service's log calls the request by: its `X-Request-ID`, if that is 1 "
@@ -167,7 +168,7 @@ def _response(status: int, answers: Examples) -> dict[str, Any]:
             described["headers"]["WWW-Authenticate"] = _CHALLENGE
         if status in (PERIOD_DENIED_STATUS, CHAT_DENIED_STATUS):
             described["headers"] |= {"Retry-After": _RETRY_AFTER, **_RATE_LIMIT}
-    elif any(isinstance(answer, (WorkspaceUsage, ChatTreeUsage)) for answer in answers.values()):
+    elif any(isinstance(answer, _TELL_WHAT_IS_LEFT) for answer in answers.values()):
         described["headers"] = dict(_RATE_LIMIT)
     if status >= HTTPStatus.BAD_REQUEST:
         described.setdefault("headers", {})["x-request-id"] = _REQUEST_ID

@@ -16,7 +16,7 @@ from limiter.http.access import ANYBODY, actor_of, require_reach
 from limiter.http.answers import JSON_HEADERS, NO_STORE, Answer, encode
 from limiter.http.bodies import decoder, query_parameters
 from limiter.http.endpoint import Handlers
-from limiter.http.ratelimit import of_chat, of_periods
+from limiter.http.ratelimit import of_usage
 from limiter.metrics import CONTENT_TYPE, Metrics
 from limiter.models import ChatPatch, WorkspacePatch
 from limiter.redis.keys import require_id
@@ -103,14 +103,14 @@ class Routes(Handlers):
         """Every window of a workspace now."""
         workspace_id = self._own_workspace_id(request)
         usage = await self.limiter.usage(workspace_id)
-        return Answer(200, encode(usage), [*JSON_HEADERS, *of_periods(usage.periods)])
+        return Answer(200, encode(usage), [*JSON_HEADERS, *of_usage(usage.periods, None)])
 
     @demands(Demand.CALLER)
     async def chat_usage(self, request: Request) -> Answer:
         """A chat's sums and its place in the tree now."""
         ids = self._own_workspace_id(request), _chat_id(request)
         usage = await self.limiter.chat_usage(*ids)
-        return Answer(200, encode(usage), [*JSON_HEADERS, *of_chat(usage)])
+        return Answer(200, encode(usage), [*JSON_HEADERS, *of_usage({}, usage)])
 
     def _own_workspace_id(self, request: Request) -> str:
         workspace_id = _workspace_id(request)

@@ -7,12 +7,12 @@ from typing import Any, cast
 import httpx2
 import msgspec
 import pytest
-from http_sf import parse
+from http_sf import parse, ser
 
 from limiter.http import examples
-from limiter.models import Denied
+from limiter.models import Admitted, ChatUsage, Denied, Recorded
 from limiter.periods import PERIODS
-from tests.http.support import CHECK, ToldLimiter, client_of
+from tests.http.support import CHECK, RECORD, ToldLimiter, client_of
 
 USAGE = examples.WORKSPACE_USAGES["one call under way"]
 CHAT_USAGE = examples.CHAT_USAGES["a sub-agent"]
@@ -49,6 +49,47 @@ async def test_a_denial_has_the_limits_that_bind(name: str) -> None:
         if violation.retry_after_ms is not None:
             expected["t"] = -(-violation.retry_after_ms // 1_000)
         assert left[violation.period] == expected
+
+
+OF_A_LIMITED_CHAT = msgspec.structs.replace(
+    next(answer for answer in examples.ADMITTED.values() if answer.chat is not None),
+    chat=msgspec.convert(
+        {field: getattr(CHAT_USAGE, field) for field in ChatUsage.__struct_fields__}
+        | {"limit_micros": 9_000, "remaining_micros": 7},
+        ChatUsage,
+    ),
+)
+COUNTED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("/check", CHECK, {"check": OF_A_LIMITED_CHAT}),
+    *(("/check", CHECK, {"check": answer}) for answer in examples.ADMITTED.values()),
+    *(("/record", RECORD, {"record": answer}) for answer in examples.RECORDED.values()),
+    *(("/record", RECORD, {"record": answer}) for answer in examples.QUEUED.values()),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "told"), COUNTED)
+async def test_what_is_counted_tells_every_limit_that_there_is(
+    path: str, body: dict[str, Any], told: dict[str, Admitted | Recorded]
+) -> None:
+    (answer,) = told.values()
+    limits: dict[str, tuple[int, int | None]] = {
+        name: (usage.limit_micros, usage.remaining_micros)
+        for name, usage in answer.periods.items()
+        if usage.limit_micros is not None
+    }
+    if answer.chat is not None and answer.chat.limit_micros is not None:
+        limits["lifetime"] = (answer.chat.limit_micros, answer.chat.remaining_micros)
+    async with client_of(ToldLimiter(**told)) as client:
+        response = await client.post(path, json=body)
+    assert response.is_success
+    if not limits:
+        assert "ratelimit" not in response.headers
+        return
+    policy, left = parsed(response)
+    assert {name: (policy[name]["q"], left[name]["r"]) for name in policy} == limits
+    # All of it is as the library writes it.
+    again = [(name, {"r": remaining}) for name, (_, remaining) in limits.items()]
+    assert response.headers["ratelimit"] == ser(cast(Any, again))
 
 
 async def test_usage_has_the_limits_that_there_are() -> None:
