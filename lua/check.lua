@@ -34,23 +34,6 @@
 -- include "decide"
 -- include "stream"
 
--- What most calls have no need of.
-local function repeated(workspace, now, id, fingerprint)
-  -- include "memory"
-  local hold = redis.call('HMGET', workspace.prefix .. ':hold:' .. id, 'micros', 'expires_at',
-    'fingerprint')
-  if not hold[1] then
-    local letter = settled_state(workspace, now, id)
-    return letter ~= 'u' and { 'settled', letter }
-  end
-  if hold[3] ~= fingerprint then return { 'id_reused' } end
-  return { 'admitted', now, id, hold[1] + 0, hold[2] + 0, 1 }
-end
-local function denial(scopes, estimate, now, holds_key)
-  -- include "violations"
-  return { 'denied', now, estimate, violations(scopes, estimate, now, holds_key) }
-end
-
 local memory_ms, hold_ms = amount(ARGV[1]), amount(ARGV[6])
 if not memory_ms or memory_ms == 0 then return { 'invalid', 'memory_ms' } end
 local estimate = amount(ARGV[2])
@@ -82,19 +65,25 @@ if chat_id ~= '' then
 end
 
 if ARGV[4] ~= '1' then
-  local reply = repeated(workspace, now, id, ARGV[5])
-  if reply then
-    if reply[1] == 'admitted' then
-      reply[7], reply[8] = workspace_block(workspace), leaf and chat_block(leaf) or {}
-    end
-    return reply
+  -- include "memory"
+  local hold = redis.call('HMGET', workspace.prefix .. ':hold:' .. id, 'micros', 'expires_at',
+    'fingerprint')
+  if hold[1] then
+    if hold[3] ~= ARGV[5] then return { 'id_reused' } end
+    return {
+      'admitted', now, id, hold[1] + 0, hold[2] + 0, 1, workspace_block(workspace),
+      leaf and chat_block(leaf) or {},
+    }
   end
+  local letter = settled_state(workspace, now, id)
+  if letter ~= 'u' then return { 'settled', letter } end
 end
 
 estimate = estimate or (redis.call('HGET', KEYS[1], 'default_estimate') or 0) + 0
 local verdict = decide(scopes, estimate)
 if verdict == 'denied' then
-  return denial(scopes, estimate, now, workspace.prefix .. ':holds')
+  -- include "violations"
+  return { 'denied', now, estimate, violations(scopes, estimate, now, workspace.prefix .. ':holds') }
 elseif verdict then
   return { verdict }
 end
@@ -119,7 +108,7 @@ redis.call('HSET', workspace.prefix .. ':hold:' .. id, 'micros', estimate, 'chat
   'expires_at', expires_at, 'fingerprint', ARGV[5])
 redis.call('ZADD', workspace.prefix .. ':holds', expires_at, id)
 if workspace.expire_at == 0 or expires_at < workspace.expire_at then
-  workspace.expire_at = expires_at
+  workspace.expire_at, workspace.due_changed = expires_at, true
 end
 append(workspace, 'hold', now,
   'reservation', id, 'micros', estimate, 'expires_at', expires_at, 'chat', chat_id,

@@ -53,7 +53,7 @@ for i = 1, #KEYS do
   local f = read_counters(key)
   if f[1] then
     local at = math.max(now, f[1] + 0)
-    local scope = { held = f[3] + 0, limit = limits_of(f), spent = sums_of(f) }
+    local scope = as_workspace(key, '', 0, f)
     if f[4] + 0 > 0 and f[4] + 0 <= at then
       for p = 1, #PERIODS do scope.spent[p] = scope.spent[p] - gone(key, p, at) end
     end

@@ -17,7 +17,7 @@ from http_sf import ser
 from limiter.http.answers import Header
 from limiter.models import ChatUsage, PeriodUsage, Violation
 from limiter.money import div_ceil
-from limiter.periods import LIFETIME, PERIOD_NAMES, PERIODS, SECOND_MS
+from limiter.periods import LIFETIME, PERIODS, SECOND_MS
 
 # The draft's registry has no unit of money, and without any a client would count requests.
 UNIT: Final = "micros"
@@ -46,26 +46,34 @@ def of_violations(violations: Iterable[Violation]) -> list[Header]:
 
 def of_usage(periods: Mapping[str, PeriodUsage], chat: ChatUsage | None) -> list[Header]:
     """Every period that has a limit, and the limit of the chat's own, if it has one."""
-    limits: list[tuple[str, int]] = []
-    left: list[bytes] = []
-    for name, usage in periods.items():
-        if usage.limit_micros is not None and usage.limit_micros <= _INTEGER_MAX:
-            limits.append((name, usage.limit_micros))
-            left.append(_left(name, usage.remaining_micros or 0))
-    if chat is not None and chat.limit_micros is not None and chat.limit_micros <= _INTEGER_MAX:
-        limits.append((LIFETIME, chat.limit_micros))
-        left.append(_left(LIFETIME, chat.remaining_micros or 0))
-    if not limits:
+    names, usages = [*periods], [*periods.values()]
+    limits = [usage.limit_micros for usage in usages]
+    left = [usage.remaining_micros for usage in usages]
+    if chat is not None:
+        names.append(LIFETIME)
+        limits.append(chat.limit_micros)
+        left.append(chat.remaining_micros)
+    form = _form(tuple(names), tuple(limits))
+    if form is None:
         return []
-    return [
-        (b"ratelimit-policy", _policies(tuple(limits))),
-        (b"ratelimit", b", ".join(left)),
-    ]
-
-
-def _left(name: str, remaining_micros: int) -> bytes:
+    policies, numbers, which = form
     # What is overspent leaves nothing.
-    return b"%b%d" % (_LEFT[name], max(0, remaining_micros))
+    return [policies, (b"ratelimit", numbers % tuple([max(0, left[i] or 0) for i in which]))]
+
+
+@lru_cache(maxsize=1_024)
+def _form(
+    names: tuple[str, ...], limits: tuple[int | None, ...]
+) -> tuple[Header, bytes, list[int]] | None:
+    """What does not change while limits stay: the policies, and the text around the numbers of
+    what is left, which are those of the names at these places. None: nothing can be said.
+    """
+    which = [i for i, limit in enumerate(limits) if limit is not None and limit <= _INTEGER_MAX]
+    if not which:
+        return None
+    sayable = tuple((names[i], limits[i] or 0) for i in which)
+    items = (_written([(name, {"r": 0})]).removesuffix(b"0") + b"%d" for name, _ in sayable)
+    return (b"ratelimit-policy", _policies(sayable)), b", ".join(items), which
 
 
 # Limits change seldom, and writing them takes as long as writing what is left.
@@ -81,9 +89,3 @@ def _policies(limits: tuple[tuple[str, int], ...]) -> bytes:
 def _written(items: Any) -> bytes:
     # The library spells out every nesting, and its lists take no narrower ones.
     return ser(items).encode("ascii")
-
-
-# By limit, the item that says what is left of it, up to the number.
-_LEFT: Final = {
-    name: _written([(name, {"r": 0})]).removesuffix(b"0") for name in (*PERIOD_NAMES, LIFETIME)
-}

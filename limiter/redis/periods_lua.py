@@ -43,6 +43,8 @@ def _widths() -> str:
 
 
 def _counters() -> str:
+    head = {name: f"f[{place}] + 0" for place, name in enumerate(_HEAD, start=1)}
+    head["epoch"] = head["epoch"].removesuffix(" + 0")  # it is only ever compared
     limits = [f"f[{len(_HEAD) + i}]" for i in _NUMBERS]
     sums = [f"f[{len(_HEAD) + _COUNT + i}]" for i in _NUMBERS]
     return f"""\
@@ -50,11 +52,17 @@ def _counters() -> str:
 local function read_counters(key)
   return redis.call('HMGET', key, {_join(_hot_fields())})
 end
-local function limits_of(f)
-  return {{ {_join(f"{limit} and {limit} + 0" for limit in limits)} }}
-end
-local function sums_of(f)
-  return {{ {_join(f"({micros} or 0) + 0" for micros in sums)} }}
+-- as_workspace(key, stream, memory_ms, f): a workspace's scope, of what read_counters read. It
+-- carries what every other function needs to find the workspace's keys: they share the part of its
+-- key before `:workspace`, so one call stays in one cluster slot.
+local function as_workspace(key, stream, memory_ms, f)
+  return {{
+    key = key, rolls = true, prefix = string.sub(key, 1, -11), stream = stream,
+    memory_ms = memory_ms,
+    {_join(f"{name} = {value}" for name, value in head.items())},
+    limit = {{ {_join(f"{limit} and {limit} + 0" for limit in limits)} }},
+    spent = {{ {_join(f"({micros} or 0) + 0" for micros in sums)} }},
+  }}
 end
 -- workspace_block(scope): {{held, limit 1, spent 1, limit 2, spent 2, …}}; '' stands for null
 local function workspace_block(scope)

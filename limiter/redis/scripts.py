@@ -2,8 +2,8 @@
 
 `lua/<name>.lua` is an entry point, `lua/lib/<piece>.lua` a shared piece. A line
 `-- include "piece"` puts a piece in its place, once, before its first use. An indented one stands
-in a function and serves that function alone: Redis makes every function of a script anew for every
-call, and what is rarely needed is made when it is. A missing or circular include is an error that
+in a block and serves that block alone: Redis makes every function of a script anew for every call,
+and what is rarely needed is made when it is. A missing or circular include is an error that
 names file and line. Some pieces are made from the period table. It must not talk to Redis.
 """
 

@@ -15,5 +15,5 @@ end
 
 -- is_id(text): only characters that can neither leave a key's segment nor a log line.
 local function is_id(text)
-  return text and text ~= '' and #text <= 128 and not find(text, '[^%w._@-]')
+  return text and #text <= 128 and find(text, '^[%w._@-]+$')
 end

@@ -2,17 +2,12 @@
 
 -- include "now"
 
--- catch_up(scope, now): what left the windows is evicted, what expired is given back.
-local function catch_up(scope, now)
-  -- include "expiry"
-  return settle_due(scope, now)
-end
-
 -- refresh(scope): the current time, after bringing the workspace up to it. Touches nothing while
 -- nothing is due.
 -- Returns now, or nil and a reply to return at once (see settle_due).
 local function refresh(scope)
   local now, evict_at, expire_at = now_ms(scope.clock), scope.evict_at, scope.expire_at
   if (evict_at == 0 or now < evict_at) and (expire_at == 0 or now < expire_at) then return now end
-  return catch_up(scope, now)
+  -- include "expiry"
+  return settle_due(scope, now)
 end

@@ -12,28 +12,18 @@
 -- include "args"
 -- include "counters"
 
--- as_workspace(key, stream, memory_ms, f): a workspace's scope, of what read_counters read.
--- It carries what every other function needs to find the workspace's keys: they share the part of
--- its key before `:workspace`, so one call stays in one cluster slot.
-local function as_workspace(key, stream, memory_ms, f)
-  return {
-    key = key, rolls = true, held = f[3] + 0, limit = limits_of(f), spent = sums_of(f),
-    clock = f[1] + 0, seq = f[2] + 0, evict_at = f[4] + 0, expire_at = f[5] + 0, epoch = f[6],
-    prefix = string.sub(key, 1, -11), stream = stream, memory_ms = memory_ms,
-  }
-end
-
 -- read_workspace(key, stream, memory_ms): the workspace's scope, or nil when it is cold. O(1).
 local function read_workspace(key, stream, memory_ms)
   local f = read_counters(key)
   return f[1] and as_workspace(key, stream, memory_ms, f) or nil
 end
 
--- save_holds(scope): writes what a hold changes of a workspace. Numbers go to Redis as call
--- arguments, which it renders with 17 significant digits: exact to 2^53.
+-- save_holds(scope): writes what a hold changes of a workspace, what is due when only where it says
+-- so. Numbers go to Redis as call arguments, which it renders with 17 significant digits: exact to
+-- 2^53.
 local function save_holds(scope)
-  redis.call('HSET', scope.key, 'clock', scope.clock, 'seq', scope.seq, 'held', scope.held,
-    'expire_at', scope.expire_at)
+  redis.call('HSET', scope.key, 'clock', scope.clock, 'seq', scope.seq, 'held', scope.held)
+  if scope.due_changed then redis.call('HSET', scope.key, 'expire_at', scope.expire_at) end
 end
 
 -- read_chat(workspace, id): the chat's scope, or nil when it is cold. O(1).
