@@ -19,6 +19,9 @@ from redis.exceptions import RedisError
 from limiter.errors import RedisUnavailable
 from limiter.redis.keys import Keys
 
+# To write out a whole batch takes Redis longer than many calls, which would all wait for it.
+READ_AT_ONCE = 100
+
 
 @dataclass(frozen=True, slots=True)
 class RawEntry:
@@ -42,10 +45,18 @@ class LedgerStreams:
     async def oldest(self, partition: int, count: int) -> list[RawEntry]:
         """The first entries, in their order."""
         key = self._keys.partition_stream(partition)
+        found: list[RawEntry] = []
+        after = b"-"
         async with self._bounded():
             client = self._client_of(partition)
-            reply = await client.execute_command("XRANGE", key, "-", "+", "COUNT", count)
-        return [RawEntry(stream_id, fields) for stream_id, fields in reply]
+            while len(found) < count:
+                at_once = min(count - len(found), READ_AT_ONCE)
+                page = await client.execute_command("XRANGE", key, after, "+", "COUNT", at_once)
+                found += [RawEntry(stream_id, fields) for stream_id, fields in page]
+                if len(page) < at_once:
+                    break
+                after = b"(" + found[-1].stream_id
+        return found
 
     async def waiting(self) -> dict[int, int]:
         """By partition, how many entries wait to become durable.
