@@ -93,7 +93,7 @@ class DirectProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._endpoint is not None:
+        if self._endpoint is not None and not self.transport.is_closing():
             self._go_the_usual_way()
 
     def on_headers_complete(self) -> None:

@@ -65,6 +65,9 @@ REQUESTS = {
         f"{len(json.dumps(CHECK)):x}\r\n{json.dumps(CHECK)}\r\n0\r\n\r\n"
     ).encode(),
     "asks first": request("/check", json.dumps(CHECK).encode(), "Expect: 100-continue"),
+    "chunks that are none": (
+        f"POST /check HTTP/1.1\r\nHost: limiter\r\n{ID}\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"
+    ).encode(),
     "no HTTP": b"\x00\x01\r\n\r\n",
 }
 
