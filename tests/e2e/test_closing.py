@@ -50,7 +50,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("STOP_MS_MAX", "CANCEL_POLL_MS", "LEAVE_MS_MAX"):
+    for name in ("STOP_MS_MAX", "CANCEL_POLL_MS"):
         monkeypatch.setattr(runtime, name, 20)
 
 
