@@ -39,6 +39,7 @@ ENV_PREFIX = "LIMITER_"
 Auth = Literal["auto", "keys", "off"]
 Durability = Literal["snapshot", "sync"]
 LogFormat = Literal["text", "json"]
+RateLimitHeaders = Literal["denials", "all"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 UnknownWorkspaces = Literal["create", "deny"]
 UnpricedModels = Literal["deny", "ceiling", "free"]
@@ -241,6 +242,11 @@ class Settings(BaseSettings):
     )
     body_timeout_ms: Whole = Field(
         default=5_000, ge=1, le=60_000, description="Longest a request's body may take to arrive."
+    )
+    ratelimit_headers: RateLimitHeaders = Field(
+        default="denials",
+        description="Which answers to `/check` and `/record` have `RateLimit` headers: denials, or "
+        "all of them, which costs each call a little.",
     )
     log_level: LogLevel = Field(
         default="info", description="Least severe messages that are logged."

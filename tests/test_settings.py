@@ -76,6 +76,7 @@ def test_defaults() -> None:
         "ceiling_output_micros_per_million": None,
         "body_bytes_max": 65_536,
         "body_timeout_ms": 5_000,
+        "ratelimit_headers": "denials",
         "log_level": "info",
         "log_format": "text",
     }
@@ -123,6 +124,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
         "ceiling_output_micros_per_million": "15000000",
         "body_bytes_max": "2048",
         "body_timeout_ms": "1000",
+        "ratelimit_headers": "all",
         "log_level": "debug",
         "log_format": "json",
     }

@@ -6,6 +6,7 @@ Each reads one struct, asks the Limiter, and writes one struct. They decide noth
 from __future__ import annotations
 
 import msgspec
+from starlette.datastructures import State
 from starlette.requests import Request
 
 from limiter.access import Demand, demands
@@ -24,6 +25,7 @@ from limiter.models import (
     ReleaseRequest,
 )
 from limiter.redis.keys import require_id
+from limiter.settings import Settings
 
 _CHECK_PARAMETERS = frozenset({"decision"})
 _IDEMPOTENCY_KEY = "Idempotency-Key"
@@ -36,6 +38,10 @@ _decode_release = decoder(ReleaseRequest)
 class Calls(Handlers):
     """The handlers, each for one route and method."""
 
+    def __init__(self, state: State, settings: Settings) -> None:
+        super().__init__(state, settings)
+        self._tells_what_is_left = settings.ratelimit_headers == "all"
+
     @demands(Demand.CALLER)
     async def check(self, request: Request) -> Answer:
         """200 admitted, 402 and 409 denied, 503 refused; with `?decision=true` always 200."""
@@ -45,7 +51,7 @@ class Calls(Handlers):
             require_reach(request, check.workspace_id)
         result = await self.limiter.check(check)
         if isinstance(result, Admitted):
-            return _counted(200, result)
+            return self._counted(200, result)
         return denial_answer(result, decision=decision)
 
     @demands(Demand.CALLER)
@@ -62,7 +68,7 @@ class Calls(Handlers):
             # twice, and a running total does by itself.
             ids = (record.event_id, record.reservation_id, record.source)
             return error_answer(error, should_retry=any(ids))
-        return _counted(202 if recorded.queued else 200, recorded)
+        return self._counted(202 if recorded.queued else 200, recorded)
 
     @demands(Demand.CALLER)
     async def release(self, request: Request) -> Answer:
@@ -73,10 +79,11 @@ class Calls(Handlers):
             require_reach(request, release.workspace_id)
         return Answer(200, encode(await self.limiter.release(release)))
 
-
-def _counted(status: int, result: Admitted | Recorded) -> Answer:
-    headers = [*JSON_HEADERS, *of_usage(result.periods, result.chat)]
-    return Answer(status, encode(result), headers)
+    def _counted(self, status: int, result: Admitted | Recorded) -> Answer:
+        headers = JSON_HEADERS
+        if self._tells_what_is_left:
+            headers = [*JSON_HEADERS, *of_usage(result.periods, result.chat)]
+        return Answer(status, encode(result), headers)
 
 
 def _decision(request: Request) -> bool:

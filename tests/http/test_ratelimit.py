@@ -68,7 +68,7 @@ COUNTED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("path", "body", "told"), COUNTED)
-async def test_what_is_counted_tells_every_limit_that_there_is(
+async def test_what_is_counted_tells_every_limit_where_that_is_wanted(
     path: str, body: dict[str, Any], told: dict[str, Admitted | Recorded]
 ) -> None:
     (answer,) = told.values()
@@ -80,8 +80,12 @@ async def test_what_is_counted_tells_every_limit_that_there_is(
     if answer.chat is not None and answer.chat.limit_micros is not None:
         limits["lifetime"] = (answer.chat.limit_micros, answer.chat.remaining_micros)
     async with client_of(ToldLimiter(**told)) as client:
+        silent = await client.post(path, json=body)
+    assert "ratelimit" not in silent.headers
+    async with client_of(ToldLimiter(**told), ratelimit_headers="all") as client:
         response = await client.post(path, json=body)
     assert response.is_success
+    assert response.content == silent.content
     if not limits:
         assert "ratelimit" not in response.headers
         return
