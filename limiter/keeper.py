@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from limiter import logs
+from limiter.garbage import spare_collections
 from limiter.keeperprocess import BEGIN
 from limiter.metrics import Metrics
 from limiter.runtime import open_limiter
@@ -38,6 +39,7 @@ async def _keep(metrics_folder: Path) -> None:
     logs.set_up(settings)
     metrics = Metrics(metrics_folder)
     async with open_limiter(settings, metrics=metrics, takes_any_server=True):
+        spare_collections()
         await stopping.wait()
 
 

@@ -202,21 +202,23 @@ class Snapshot:
 
     def _count(self, entries: Sequence[Entry], applied: Applied) -> None:
         """Tells the metrics of a batch. Once it is removed it does not come again."""
-        charged_micros = sum(
-            entry.charged_micros
-            for entry in entries
-            if isinstance(entry, (RecordEntry, ExpireEntry))
-        )
-        charged_micros -= sum(duplicate.charged_micros for duplicate in applied.duplicates)
+        charged_micros = -sum(duplicate.charged_micros for duplicate in applied.duplicates)
+        placed = recorded = released = expired = 0
+        for entry in entries:
+            if isinstance(entry, HoldEntry):
+                placed += 1
+            elif isinstance(entry, RecordEntry):
+                charged_micros += entry.charged_micros
+                recorded += entry.state == "held"
+            elif isinstance(entry, ExpireEntry):
+                charged_micros += entry.charged_micros
+                expired += 1
+            elif isinstance(entry, ReleaseEntry):
+                released += 1
         self._metrics.entries_moved(len(entries), charged_micros=charged_micros)
         self._metrics.entries_poisoned(applied.poisoned)
         self._metrics.holds_moved(
-            placed=sum(isinstance(entry, HoldEntry) for entry in entries),
-            recorded=sum(
-                isinstance(entry, RecordEntry) and entry.state == "held" for entry in entries
-            ),
-            released=sum(isinstance(entry, ReleaseEntry) for entry in entries),
-            expired=sum(isinstance(entry, ExpireEntry) for entry in entries),
+            placed=placed, recorded=recorded, released=released, expired=expired
         )
 
     def _remember(self, entries: Iterable[Entry]) -> None:

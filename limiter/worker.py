@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -19,6 +18,7 @@ from fastapi import FastAPI
 
 from limiter import logs
 from limiter.errors import StartupError
+from limiter.garbage import spare_collections
 from limiter.http.app import create_app
 from limiter.keyring import Keyring
 from limiter.measured import MeasuredLimiter
@@ -39,9 +39,6 @@ METRICS_VARIABLE = "LIMITER_METRICS_FOLDER"
 _ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 _PARENT_POLL_S = 1.0
-
-# So many more objects made than freed bring a collection: a few thousand calls under way.
-_YOUNG_OBJECTS_MAX = 50_000
 
 
 async def rehearse(settings: Settings) -> bool:
@@ -80,7 +77,7 @@ def worker_app() -> FastAPI:
                 app.state.limiter = parts.limiter
                 app.state.keyring = keyring
                 watch = asyncio.create_task(_stop_without(supervisor))
-                _spare_collections()
+                spare_collections()
                 yield
                 watch.cancel()
 
@@ -121,17 +118,6 @@ def _trace_exporters(environment: Mapping[str, str]) -> list[str]:
     if not named and any(environment.get(name) for name in _ENDPOINT_VARIABLES):
         named = "otlp"
     return [name for each in named.split(",") if (name := each.strip()) not in ("", "none")]
-
-
-def _spare_collections() -> None:
-    """Keeps the garbage collector away from what stays, and from looking at every few calls.
-
-    A call makes no cycles; its objects go when it ends. At the default thresholds the collector
-    took a tenth of a busy worker's time, most of it for what was loaded at the start.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS_MAX, 20, 50)
 
 
 async def _stop_without(supervisor: int) -> None:
