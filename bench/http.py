@@ -64,10 +64,14 @@ PLAIN = "FastAPI and redis-py's pool"
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The contenders by name, each on its port. `client` and `plain` look after their Redis."""
+    """The contenders by name, each on its port. `client` and `plain` look after their Redis.
+
+    `beside`: what else works for the limiter, by name.
+    """
 
     ports: dict[str, int]
     pids: dict[str, int]
+    beside: dict[str, int]
     client: redis.Redis
     plain: redis.Redis
     software: Sequence[str]
@@ -94,6 +98,7 @@ def measure(rounds: int) -> Results:
     checks: dict[str, list[float]] = {name: [] for name in (LIMITER, RESTING, EMPTY, PLAIN)}
     idle_ms: dict[str, list[float]] = {name: [] for name in (LIMITER, EMPTY)}
     used_us: dict[str, list[float]] = {name: [] for name in checks}
+    beside_us: dict[str, list[float]] = {}
     pairs: list[float] = []
     behind_s: list[float] = []
     p50_ms: list[float] = []
@@ -103,9 +108,15 @@ def measure(rounds: int) -> Results:
             for name, rates in checks.items():
                 body = _prepared(site, name, f"check-{number}")
                 before_us = processor_us(site.pids[name])
+                beside = {each: processor_us(pid) for each, pid in site.beside.items()}
                 load = wrk(site.url(name), "check", body, connections=CONNECTIONS, seconds=SECONDS)
                 rates.append(load.per_s)
                 used_us[name].append((processor_us(site.pids[name]) - before_us) / load.requests)
+                if name == LIMITER:
+                    for each, pid in site.beside.items():
+                        spent_us = (processor_us(pid) - beside[each]) / load.requests
+                        beside_us.setdefault(each, []).append(spent_us)
+                    beside_us.setdefault("wrk", []).append(load.processor_us / load.requests)
                 site.catch_up()
             for name, latencies in idle_ms.items():
                 body = _prepared(site, name, f"idle-{number}")
@@ -129,6 +140,10 @@ def measure(rounds: int) -> Results:
             *(
                 median_row(f"processor time a check, {name}", used_us[name], "µs")
                 for name in checks
+            ),
+            *(
+                median_row(f"the same on the other core, {each}", values, "µs")
+                for each, values in beside_us.items()
             ),
             median_row("check + record over HTTP", pairs, "pairs/s", bar=AtLeast(5_000)),
             median_row(f"until the ledger has what {SECONDS} s of that left", behind_s, "s"),
@@ -287,7 +302,9 @@ def _site(folder: Path) -> Iterator[Site]:
         info = client.info("server")
         for pid in (info["process_id"], os.getpid()):
             pin(pid, others)
-        site = Site(ports, pids, client, clients[PLAIN_DB], [redis_name(info)])
+        (keeper,) = children(pids[LIMITER])
+        beside = {"Redis": info["process_id"], "the keeper": keeper}
+        site = Site(ports, pids, beside, client, clients[PLAIN_DB], [redis_name(info)])
         answer = _post(site.url(LIMITER), json.loads(_prepared(site, LIMITER, "answer")))
         empty = uvicorn_command("bench.plain:empty_app", ports[EMPTY])
         start(EMPTY, empty, **{ANSWER_VARIABLE: answer.decode()})

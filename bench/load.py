@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import resource
 import shutil
 import subprocess
 import time
@@ -29,13 +30,17 @@ _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 
 
 class Load(msgspec.Struct, frozen=True):
-    """What wrk counted. `failures`: answers that were no 2xx, and none at all."""
+    """What wrk counted. `failures`: answers that were no 2xx, and none at all.
+
+    `processor_us`: what wrk itself had of a core.
+    """
 
     requests: int
     duration_us: int
     failures: int
     p50_us: int
     p99_us: int
+    processor_us: float = 0
 
     @property
     def per_s(self) -> float:
@@ -51,6 +56,7 @@ def wrk(url: str, *arguments: str, connections: int, seconds: int) -> Load:
     program = shutil.which("wrk")
     if program is None:
         raise Missing("wrk, a load generator (a package of that name in most systems)")
+    before_us = _children_us()
     finished = subprocess.run(
         [
             *(program, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(SCRIPT)),
@@ -63,7 +69,13 @@ def wrk(url: str, *arguments: str, connections: int, seconds: int) -> Load:
     load = msgspec.json.decode(finished.stdout.splitlines()[-1], type=Load)
     if load.failures:
         raise RuntimeError(f"{load.failures} of {load.requests} calls failed")
-    return load
+    return msgspec.structs.replace(load, processor_us=_children_us() - before_us)
+
+
+def _children_us() -> float:
+    """The processor time of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime) * 1e6
 
 
 class Connection(asyncio.Protocol):
