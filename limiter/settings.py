@@ -145,7 +145,7 @@ class Settings(BaseSettings):
         description="Pause between two passes that move records from Redis to durable storage.",
     )
     drift_interval_ms: Whole = Field(
-        default=1_000,
+        default=5_000,
         ge=0,
         le=3_600_000,
         description="Pause between two comparisons of a workspace in Redis with durable storage; "
