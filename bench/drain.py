@@ -8,9 +8,7 @@ the append-only file as well. It must not know what a pass does between the two.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -18,8 +16,7 @@ import redis
 from bench.processes import processor_us
 from bench.report import Results, median_row, ratios
 from bench.scene import WORKSPACE, check_arguments, keys_of, put_workspace
-from bench.servers import redis_name
-from limiter.redis.embedded import EmbeddedServer
+from bench.servers import embedded_client, redis_name
 from limiter.redis.scripts import bundled_scripts
 from limiter.snapshot import BATCH_MAX
 
@@ -32,11 +29,7 @@ GROUP = "group"
 
 def measure(rounds: int) -> Results:
     """On an embedded server of its own."""
-    with (
-        tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        EmbeddedServer(Path(folder)) as server,
-        redis.Redis(unix_socket_path=str(server.socket_path), protocol=2) as client,
-    ):
+    with embedded_client() as client:
         software = redis_name(client.info("server"))
         costs = _microseconds(client, rounds)
     ours, grouped = costs.values()

@@ -5,19 +5,16 @@ The scripts run on a clock of the benchmark's own, so that a month of records ta
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import redis
 
 from bench.report import AtMost, Results, Row, median_row, ratios
 from bench.scene import COST_MICROS, ESTIMATE_MICROS, LEAF, LIMIT_MICROS, ROOT
-from bench.servers import redis_name
+from bench.servers import embedded_client, redis_name
 from limiter.periods import PERIOD_NAMES, PERIODS
-from limiter.redis.embedded import EmbeddedServer
 from limiter.redis.scripts import ScriptSet
 from tests.support.driver import HOLD_MS, MEMORY_MS, Driver
 
@@ -44,11 +41,7 @@ Command = tuple[Any, ...]
 
 def measure(rounds: int) -> Results:
     """On an embedded server of its own. Sizes are the same in every round, and taken once."""
-    with (
-        tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        EmbeddedServer(Path(folder)) as server,
-        redis.Redis(unix_socket_path=str(server.socket_path), protocol=2) as client,
-    ):
+    with embedded_client() as client:
         # A gigabyte of file would be written, which no figure here is about.
         client.config_set("appendonly", "no")
         scripts = ScriptSet(pieces={"now": CLOCK})

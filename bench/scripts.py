@@ -6,9 +6,7 @@ so the network and the client do not count. Medians of several rounds that take 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import redis
 
@@ -22,8 +20,7 @@ from bench.scene import (
     put_workspace,
     record_arguments,
 )
-from bench.servers import redis_name
-from limiter.redis.embedded import EmbeddedServer
+from bench.servers import embedded_client, redis_name
 from limiter.redis.scripts import bundled_scripts
 
 NAME = "scripts"
@@ -44,11 +41,7 @@ Call = tuple[Argument, ...]
 
 def measure(rounds: int) -> Results:
     """On an embedded server of its own."""
-    with (
-        tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        EmbeddedServer(Path(folder)) as server,
-        redis.Redis(unix_socket_path=str(server.socket_path), protocol=2) as client,
-    ):
+    with embedded_client() as client:
         software = redis_name(client.info("server"))
         costs = server_microseconds(client, rounds)
     base = costs[EMPTY]

@@ -8,17 +8,32 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import redis
 
 from bench.report import Missing
+from limiter.redis.embedded import EmbeddedServer
 from tests.support.postgres import PostgresCluster, postgres_cluster
 
 # The last word on an option wins, and the tests' cluster does not wait for the disk.
 DURABLE_OPTIONS = ("-c", "fsync=on", "-c", "synchronous_commit=on")
+
+
+@contextlib.contextmanager
+def embedded_client() -> Iterator[redis.Redis]:
+    """A client of an embedded server of its own, which goes with the block."""
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        EmbeddedServer(Path(folder)) as server,
+        redis.Redis(unix_socket_path=str(server.socket_path), protocol=2) as client,
+    ):
+        yield client
 
 
 def redis_name(info: Mapping[str, Any]) -> str:

@@ -7,15 +7,11 @@ least: the sum of its commands. It must not know the scripts themselves.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import redis
 
 from bench.report import Results, median_row
-from bench.servers import redis_name
+from bench.servers import embedded_client, redis_name
 from limiter.periods import PERIOD_NAMES
-from limiter.redis.embedded import EmbeddedServer
 
 NAME = "steps"
 
@@ -89,11 +85,7 @@ _REPLY = (
 
 def measure(rounds: int) -> Results:
     """On an embedded server of its own."""
-    with (
-        tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        EmbeddedServer(Path(folder)) as server,
-        redis.Redis(unix_socket_path=str(server.socket_path), protocol=2) as client,
-    ):
+    with embedded_client() as client:
         software = redis_name(client.info("server"))
         microseconds = _microseconds(client, rounds)
     empty, bare = microseconds.pop(EMPTY), microseconds.pop(ARGUMENTS)
