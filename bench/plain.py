@@ -59,8 +59,8 @@ def plain_app() -> FastAPI:
     @app.post("/check")
     async def post_check(body: PlainRequest) -> dict[str, Any]:
         reply = await check(body.workspace_id, body.chat_id, body.estimate_micros)
-        _, _, reservation_id, held_micros, expires_at_ms, _, workspace, _ = reply
-        workspace_held, *pairs = workspace
+        _, reservation_id, held_micros, expires_at_ms, _, workspace_held, *counters = reply
+        pairs = counters[: 2 * len(PERIOD_NAMES)]
         return {
             "allowed": True,
             "reservation": {

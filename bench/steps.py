@@ -77,9 +77,9 @@ STEPS: dict[str, tuple[str, int]] = {
     "the workspace: HSET of 3 fields": (_call("HSET", "KEYS[1]", *_SAVED), 1),
 }
 _REPLY = (
-    f"return {{ 'admitted', {_NUMBER}, ARGV[3], 12000, {_NUMBER}, 0, "
-    f"{{ 1, {', '.join(['1000000, 12000'] * len(PERIOD_NAMES))} }}, "
-    "{ 'leaf', 'root', 'root', 12000, '', 12000, 12000 } }"
+    f"return {{ 'admitted', ARGV[3], 12000, {_NUMBER}, 0, "
+    f"1, {', '.join(['1000000, 12000'] * len(PERIOD_NAMES))}, "
+    "'leaf', 'root', 'root', 12000, '', 12000, 12000 }"
 )
 
 

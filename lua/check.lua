@@ -15,8 +15,9 @@
 --                                '' = not known
 --
 -- Reply, by position:
---   'admitted', now ms, reservation_id ('' = nothing held), held micros, expires_at ms,
---               duplicate 0/1, workspace block, chat block or {}
+--   'admitted', reservation_id ('' = nothing held), held micros, expires_at ms, duplicate 0/1,
+--               then held, limit 1, spent 1, limit 2, spent 2, … of the workspace,
+--               and with a chat its id, parent, root, held, limit, spent, own
 --   'denied', now ms, estimate micros, violations (see lib/violations.lua)
 --   'id_reused' | 'settled', state letter | 'counter_overflow' | 'invalid', argument
 --   'cold', 'workspace' | 'cold', 'chat', id, epoch | 'again' | 'chat_…' (see lib/chain.lua)
@@ -32,6 +33,7 @@
 -- include "refresh"
 -- include "chain"
 -- include "decide"
+-- include "outcome"
 -- include "stream"
 
 local memory_ms, hold_ms = amount(ARGV[1]), amount(ARGV[6])
@@ -70,10 +72,7 @@ if ARGV[4] ~= '1' then
     'fingerprint')
   if hold[1] then
     if hold[3] ~= ARGV[5] then return { 'id_reused' } end
-    return {
-      'admitted', now, id, hold[1] + 0, hold[2] + 0, 1, workspace_block(workspace),
-      leaf and chat_block(leaf) or {},
-    }
+    return outcome('admitted', id, hold[1] + 0, hold[2] + 0, 1, workspace, leaf)
   end
   local letter = settled_state(workspace, now, id)
   if letter ~= 'u' then return { 'settled', letter } end
@@ -100,7 +99,7 @@ if estimate == 0 then
     save_chat(leaf)
     save_holds(workspace)
   end
-  return { 'admitted', now, '', 0, 0, 0, workspace_block(workspace), leaf and chat_block(leaf) or {} }
+  return outcome('admitted', '', 0, 0, 0, workspace, leaf)
 end
 
 local expires_at = now + hold_ms
@@ -119,7 +118,4 @@ for i = 1, #scopes - 1 do
   if chat.is_new then save_chat(chat) else redis.call('HSET', chat.key, 'held', chat.held) end
 end
 save_holds(workspace)
-return {
-  'admitted', now, id, estimate, expires_at, 0, workspace_block(workspace),
-  leaf and chat_block(leaf) or {},
-}
+return outcome('admitted', id, estimate, expires_at, 0, workspace, leaf)

@@ -21,6 +21,7 @@
 -- include "args"
 -- include "refresh"
 -- include "chain"
+-- include "blocks"
 -- include "decide"
 -- include "violations"
 

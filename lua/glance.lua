@@ -16,6 +16,7 @@
 -- include "periods"
 -- include "widths"
 -- include "counters"
+-- include "blocks"
 
 local EXPIRED_MAX = 100
 

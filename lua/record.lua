@@ -23,7 +23,9 @@
 --
 -- Reply, by position:
 --   'recorded', now ms, charged micros, duplicate 0/1, state letter the reservation was in
---               (lib/memory.lua), workspace block, chat block or {}
+--               (lib/memory.lua),
+--               then held, limit 1, spent 1, limit 2, spent 2, … of the workspace,
+--               and with a chat its id, parent, root, held, limit, spent, own
 --   'id_reused' | 'reservation_chat' | 'counter_overflow' | 'invalid', argument
 --   'cold', 'workspace' | 'cold', 'chat', id, epoch | 'cold', 'source', id, epoch | 'again' |
 --   'chat_…' (lib/chain.lua)
@@ -39,6 +41,7 @@
 -- include "charge"
 -- include "holds"
 -- include "memory"
+-- include "outcome"
 -- include "stream"
 
 local memory_ms, cost = amount(ARGV[1]), amount(ARGV[5])
@@ -102,10 +105,7 @@ if ARGV[3] ~= '1' then
   if remembered then
     local fingerprint, charged, letter = string.match(remembered, '^([^:]*):(%d+):(.)')
     if fingerprint ~= ARGV[4] then return { 'id_reused' } end
-    return {
-      'recorded', now, charged + 0, 1, letter, workspace_block(workspace),
-      leaf and chat_block(leaf) or {},
-    }
+    return outcome('recorded', now, charged + 0, 1, letter, workspace, leaf)
   end
 end
 
@@ -186,6 +186,4 @@ end
 workspace.held = workspace.held - hold_micros
 if charged > 0 then charge_windows(workspace, charged, now) end
 save_workspace(workspace)
-return {
-  'recorded', now, charged, 0, state, workspace_block(workspace), leaf and chat_block(leaf) or {},
-}
+return outcome('recorded', now, charged, 0, state, workspace, leaf)

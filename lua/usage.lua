@@ -21,6 +21,7 @@
 -- include "args"
 -- include "refresh"
 -- include "chain"
+-- include "blocks"
 -- include "violations"
 
 local memory_ms, chat_id = amount(ARGV[1]), ARGV[2]

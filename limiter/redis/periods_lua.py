@@ -19,14 +19,28 @@ _COUNT = len(PERIODS)
 _NUMBERS = range(1, _COUNT + 1)
 _OPEN_AFTER = len(_HEAD) + 2 * _COUNT
 
+# What is replied of a workspace, and of a chat.
+_WORKSPACE_BLOCK = ("workspace.held", *(f"limit[{i}] or '', spent[{i}]" for i in _NUMBERS))
+_CHAT_BLOCK = (
+    *("chat.id", "chat.parent", "chat.root", "chat.held"),
+    *("chat.limit[1] or ''", "chat.spent[1]", "chat.own"),
+)
+
 
 def period_pieces() -> dict[str, str]:
     """Library pieces by name.
 
-    `periods`: names; `widths`: lengths in ms; `counters`: what every call reads of a workspace and
-    answers; `open`: what else a charge reads and writes.
+    `periods`: names; `widths`: lengths in ms; `counters`: what every call reads of a workspace;
+    `open`: what else a charge reads and writes; `blocks` and `outcome`: what is replied of scopes.
     """
-    return {"periods": _periods(), "widths": _widths(), "counters": _counters(), "open": _open()}
+    return {
+        "periods": _periods(),
+        "widths": _widths(),
+        "counters": _counters(),
+        "open": _open(),
+        "blocks": _blocks(),
+        "outcome": _outcome(),
+    }
 
 
 def _periods() -> str:
@@ -63,11 +77,6 @@ local function as_workspace(key, stream, memory_ms, f)
     limit = {{ {_join(f"{limit} and {limit} + 0" for limit in limits)} }},
     spent = {{ {_join(f"({micros} or 0) + 0" for micros in sums)} }},
   }}
-end
--- workspace_block(scope): {{held, limit 1, spent 1, limit 2, spent 2, …}}; '' stands for null
-local function workspace_block(scope)
-  local limit, spent = scope.limit, scope.spent
-  return {{ scope.held, {_join(f"limit[{i}] or '', spent[{i}]" for i in _NUMBERS)} }}
 end"""
 
 
@@ -97,6 +106,32 @@ end
 local function write_sums(scope)
   local spent, open = scope.spent, scope.open
   redis.call('HSET', scope.key, {_join(written)})
+end"""
+
+
+def _blocks() -> str:
+    return f"""\
+-- workspace_block(workspace): {{held, limit 1, spent 1, limit 2, spent 2, …}}; '' stands for null
+local function workspace_block(workspace)
+  local limit, spent = workspace.limit, workspace.spent
+  return {{ {_join(_WORKSPACE_BLOCK)} }}
+end
+-- chat_block(chat): {{id, parent, root, held, limit, spent, own}}; '' stands for null
+local function chat_block(chat)
+  return {{ {_join(_CHAT_BLOCK)} }}
+end"""
+
+
+def _outcome() -> str:
+    head = "status, a, b, c, d"
+    return f"""\
+-- outcome(status, a, b, c, d, workspace, chat): the reply of a call that took effect: these five,
+-- and what both blocks would say. It is flat, as a block costs Redis and whoever reads it as much
+-- as all that is in it.
+local function outcome({head}, workspace, chat)
+  local limit, spent = workspace.limit, workspace.spent
+  if not chat then return {{ {head}, {_join(_WORKSPACE_BLOCK)} }} end
+  return {{ {head}, {_join(_WORKSPACE_BLOCK)}, {_join(_CHAT_BLOCK)} }}
 end"""
 
 

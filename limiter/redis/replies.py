@@ -33,6 +33,10 @@ STATES: dict[bytes, ReservationState] = {
 _REASONS: dict[bytes, Reason] = {reason.encode(): reason for reason in get_args(Reason)}
 _BLOCK_LENGTH = 1 + 2 * len(PERIOD_NAMES)
 
+# Where the blocks begin in the flat reply of a call that took effect.
+_OUTCOME_AT = 5
+_CHAT_AT = _OUTCOME_AT + _BLOCK_LENGTH
+
 
 def number_or_none(value: Any) -> int | None:
     """A number, sent as an integer or as digits; '' is null."""
@@ -76,6 +80,13 @@ def chat(block: Sequence[Any]) -> ChatUsage | None:
         held_micros=held,
         remaining_micros=None if limit is None else limit - spent - held,
     )
+
+
+def outcome(
+    reply: Sequence[Any],
+) -> tuple[Sequence[Any], dict[str, PeriodUsage], ChatUsage | None]:
+    """What a call that took effect says: its first five, the workspace's periods, its chat."""
+    return reply[:_OUTCOME_AT], periods(reply[_OUTCOME_AT:_CHAT_AT]), chat(reply[_CHAT_AT:])
 
 
 def violation(item: Sequence[Any]) -> Violation:

@@ -123,7 +123,7 @@ class RedisStore:
         )
         status = reply[0]
         if status == b"admitted":
-            _, _now, held_id, held, expires_at, duplicate, workspace, chat = reply
+            (_, held_id, held, expires_at, duplicate), periods, chat = replies.outcome(reply)
             reservation = None
             if held_id:
                 reservation = Reservation(
@@ -132,8 +132,8 @@ class RedisStore:
             return Admitted(
                 duplicate=duplicate == 1,
                 reservation=reservation,
-                periods=replies.periods(workspace),
-                chat=replies.chat(chat),
+                periods=periods,
+                chat=chat,
             )
         if status == b"denied":
             return replies.denied(reply)
@@ -174,7 +174,7 @@ class RedisStore:
         )
         status = reply[0]
         if status == b"recorded":
-            _, _now, charged, duplicate, state, workspace, chat = reply
+            (_, _now, charged, duplicate, state), periods, chat = replies.outcome(reply)
             reservation_state = replies.STATES.get(state)
             return Recorded(
                 duplicate=duplicate == 1,
@@ -183,8 +183,8 @@ class RedisStore:
                 event_id=record.event_id,
                 charged_micros=charged,
                 reservation_state=reservation_state,
-                periods=replies.periods(workspace),
-                chat=replies.chat(chat),
+                periods=periods,
+                chat=chat,
             )
         if status == b"id_reused":
             raise IdReused("event_id", record.event_id)

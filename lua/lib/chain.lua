@@ -37,10 +37,3 @@ local function read_chain(workspace, id, parent, limit, new_in)
   leaf.root, leaf.depth = chain[#chain].id, #chain
   return chain
 end
-
--- chat_block(leaf): {id, parent, root, held, limit, spent, own}; '' stands for null
-local function chat_block(leaf)
-  return {
-    leaf.id, leaf.parent, leaf.root, leaf.held, leaf.limit[1] or '', leaf.spent[1], leaf.own,
-  }
-end

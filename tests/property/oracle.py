@@ -415,7 +415,7 @@ class Oracle:
     ) -> Admitted:
         workspace, chat = self.facts.workspace_state(now), self.facts.chat_state(lineage)
         amounts = (hold.micros, hold.expires_at)
-        return Admitted(now, reservation_id, *amounts, duplicate, workspace, chat)
+        return Admitted(reservation_id, *amounts, duplicate, workspace, chat)
 
     def _recorded(
         self, now: int, charged: int, state: str, lineage: list[Chat], *, duplicate: bool = False

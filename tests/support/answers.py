@@ -44,7 +44,6 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    now: int
     reservation_id: str
     held_micros: int
     expires_at: int

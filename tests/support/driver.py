@@ -234,27 +234,14 @@ class Driver:
 
 def parse(reply: Sequence[Any]) -> Answer:
     match [_text(reply[0]), *reply[1:]]:
-        case ["admitted", now, reservation_id, micros, expires_at, duplicate, workspace, chat]:
+        case ["admitted", reservation_id, micros, expires_at, duplicate, *counters]:
             return Admitted(
-                now,
-                _text(reservation_id),
-                micros,
-                expires_at,
-                bool(duplicate),
-                workspace_state(workspace),
-                chat_state(chat) if chat else None,
+                _text(reservation_id), micros, expires_at, bool(duplicate), *_scopes(counters)
             )
         case ["denied", now, estimate, violations]:
             return Denied(now, estimate, [_violation(item) for item in violations])
-        case ["recorded", now, charged, duplicate, letter, workspace, chat]:
-            return Recorded(
-                now,
-                charged,
-                bool(duplicate),
-                _text(letter),
-                workspace_state(workspace),
-                chat_state(chat) if chat else None,
-            )
+        case ["recorded", now, charged, duplicate, letter, *counters]:
+            return Recorded(now, charged, bool(duplicate), _text(letter), *_scopes(counters))
         case ["released", now, micros, letter]:
             return Released(now, micros, _text(letter))
         case ["usage", now, workspace, live_holds, unpriced, frees_at, chats]:
@@ -271,6 +258,13 @@ def parse(reply: Sequence[Any]) -> Answer:
         case [status, *details]:
             return Said(status, tuple(_text(detail) for detail in details))
     raise AssertionError(f"an empty reply: {reply!r}")
+
+
+def _scopes(counters: Sequence[Any]) -> tuple[WorkspaceState, ChatState | None]:
+    """The workspace's counters, and behind them the chat's if there is one."""
+    chat_at = 1 + 2 * len(PERIOD_NAMES)
+    chat = counters[chat_at:]
+    return workspace_state(counters[:chat_at]), chat_state(chat) if chat else None
 
 
 def workspace_state(block: Sequence[Any]) -> WorkspaceState:
