@@ -196,7 +196,7 @@ class Snapshot:
                 )
             except PoisonedEntry as error:
                 logger.error("stream entry %s is poisoned: %s", item.stream_id.decode(), error)
-                await self._storage.dead_letter(partition, item.stream_id, item.fields, str(error))
+                await self._storage.dead_letter(partition, item.stream_id, item.named(), str(error))
                 self._metrics.entries_poisoned(1)
         return entries
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from operator import itemgetter
-from typing import NamedTuple, TypedDict, cast
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -115,131 +114,141 @@ def position(stream_id: str) -> tuple[int, int]:
     return int(at_ms), int(number)
 
 
-def parse_entry(
-    fields: Mapping[bytes, bytes] | Mapping[str, str], *, partition: int, stream_id: str | bytes
-) -> Entry:
-    """A stream entry as XREADGROUP gives it. Raises PoisonedEntry.
+def parse_entry(fields: Sequence[bytes], *, partition: int, stream_id: bytes) -> Entry:
+    """A stream entry as XRANGE gives it, names and values by turns. Raises PoisonedEntry.
 
     Fields that are not known are let pass: a newer version of the scripts may add some.
     """
     try:
-        if isinstance(stream_id, str):
-            stream_id = stream_id.encode()
-        raw = _as_bytes(fields)
-        shape = _SHAPES.get(raw[b"type"])
-        if shape is None:
-            raise PoisonedEntry("type: not known")
-        id_text, workspace_id, seq, at, *values = shape.values_of(stream_id, raw)
-        head: _Head = {
-            "partition": partition,
-            "stream_id": id_text,
-            "workspace_id": workspace_id,
-            "seq": _whole(seq, "seq"),
-            "at_ms": _whole(at, "at"),
-        }
-        if head["seq"] == 0 or head["at_ms"] == 0:
-            raise PoisonedEntry("seq and at begin at 1")
-        return shape.make(head, *values)
+        shape = _SHAPES.get(fields[1])
+        values = None if shape is None else shape.values_of(stream_id, fields)
+        if shape is None or values is None:
+            shape, values = _in_another_order(stream_id, fields)
+        return shape.make(partition, *values)
     except KeyError as error:
         raise PoisonedEntry(f"{error.args[0].decode()}: missing") from None
     except UnicodeError:
         raise PoisonedEntry("not UTF-8") from None
 
 
-def _as_bytes(fields: Mapping[bytes, bytes] | Mapping[str, str]) -> Mapping[bytes, bytes]:
-    # One of them tells for all.
-    if isinstance(next(iter(fields), b""), bytes):
-        return cast("Mapping[bytes, bytes]", fields)
-    as_text = cast("Mapping[str, str]", fields)
-    return {name.encode(): value.encode() for name, value in as_text.items()}
-
-
 # --------------------------------------------------------------------------- what fields may hold
 
 
-class _Head(TypedDict):
-    partition: int
-    stream_id: str
-    workspace_id: str
-    seq: int
-    at_ms: int
-
-
 class _Field(NamedTuple):
-    """`pattern` lets no NUL through. An entry without a `may_lack` field has it empty."""
+    """`pattern` lets no NUL through."""
 
     name: bytes
     pattern: str
     fault: str
-    may_lack: bool = False
+
+    def named(self) -> str:
+        """A pattern of the name and the value."""
+        return f"{self.name.decode()}\0({self.pattern})"
 
 
-def _id(name: str, *, empty: bool = False, may_lack: bool = False) -> _Field:
+def _id(name: str, *, empty: bool = False) -> _Field:
     pattern = rf"[A-Za-z0-9._@-]{{{0 if empty else 1},{ID_LENGTH_MAX}}}"
-    return _Field(name.encode(), pattern, "not an id", may_lack)
+    return _Field(name.encode(), pattern, "not an id")
 
 
-def _amount(name: str, *, empty: bool = False, may_lack: bool = False) -> _Field:
-    return _Field(name.encode(), rf"[0-9]{{{0 if empty else 1},16}}", _NO_AMOUNT, may_lack)
+def _amount(name: str, *, empty: bool = False) -> _Field:
+    """Of as many digits as MICROS_MAX; whoever makes a number of it has to look further."""
+    return _Field(name.encode(), rf"[0-9]{{{0 if empty else 1},16}}", "not a whole number")
 
 
-_NO_AMOUNT = f"not a whole number from 0 to {MICROS_MAX}"
+def _count(name: str) -> _Field:
+    return _Field(name.encode(), r"[1-9][0-9]{0,15}", "not a whole number above 0")
+
+
 _FINGERPRINT = _Field(b"fingerprint", r"[\x21-\x7e]{0,64}", "too long, or not printable")
 # PostgreSQL keeps no NUL in a text.
 _DATA = _Field(b"data", rf"[^\x00]{{0,{DATA_LENGTH_MAX}}}", "too long, or not a text")
 # It lies beside the fields. Both halves are unsigned 64-bit numbers.
 _STREAM_ID = _Field(b"stream id", r"[0-9]{1,20}-[0-9]{1,20}", "not two numbers")
-_HEAD = (_id("workspace"), _amount("seq"), _amount("at"))
+_TYPE = b"type"
+_HEAD = (_id("workspace"), _count("seq"), _count("at"))
 
 
 class _Shape:
-    """The fields of one type, and what makes the entry of their values.
+    """The fields of one type in the order in which the scripts write them, and what makes the entry
+    of their values. `last`: fields that come at the end, all of them or none.
 
-    All values are looked at in one go, with a NUL between two: a pass does this for a thousand
-    entries while calls wait, and field by field it takes three times as long.
+    All of it is matched in one go, with a NUL between two parts: a pass does this for thousands of
+    entries on a core that it may share with Redis.
     """
 
-    def __init__(self, make: Callable[..., Entry], *fields: _Field) -> None:
+    def __init__(
+        self,
+        type_: bytes,
+        make: Callable[..., Entry],
+        *fields: _Field,
+        last: Sequence[_Field] = (),
+    ) -> None:
         self.make = make
-        self._fields = (_STREAM_ID, *_HEAD, *fields)
-        self._of_entry = itemgetter(*(field.name for field in self._fields[1:]))
-        self._lacking = {field.name: b"" for field in fields if field.may_lack}
-        patterns = (f"({field.pattern})" for field in self._fields)
-        self._fits = re.compile("\0".join(patterns)).fullmatch
+        self._type = type_
+        self._fields = (*_HEAD, *fields)
+        self._last = last
+        parts = [f"({_STREAM_ID.pattern})", f"{_TYPE.decode()}\0{type_.decode()}"]
+        parts += [field.named() for field in self._fields]
+        pattern = "\0".join(parts)
+        if last:
+            pattern += "(?:\0" + "\0".join(field.named() for field in last) + ")?"
+        self._fits = re.compile(pattern).fullmatch
 
-    def values_of(self, stream_id: bytes, raw: Mapping[bytes, bytes]) -> Sequence[str]:
-        """The stream id, then the values in the order of the fields.
+    def values_of(self, stream_id: bytes, fields: Sequence[bytes]) -> Sequence[str | None] | None:
+        """The stream id and the values; None if it does not fit. Raises UnicodeDecodeError."""
+        match = self._fits(b"\0".join((stream_id, *fields)).decode())
+        return None if match is None else match.groups()
 
-        Raises PoisonedEntry, KeyError, UnicodeDecodeError.
-        """
-        if self._lacking:
-            raw = {**self._lacking, **raw}
-        values = (stream_id, *self._of_entry(raw))
-        match = self._fits(b"\0".join(values).decode())
-        if match is None:
-            raise PoisonedEntry(self._fault(values))
-        return match.groups()
+    def in_order(self, raw: Mapping[bytes, bytes]) -> list[bytes]:
+        """The fields of this type, as the scripts would have written them. Raises KeyError."""
+        ordered = [_TYPE, self._type]
+        for field in self._fields:
+            ordered += (field.name, raw[field.name])
+        if any(field.name in raw for field in self._last):
+            for field in self._last:
+                ordered += (field.name, raw.get(field.name, b""))
+        return ordered
 
-    def _fault(self, values: Sequence[bytes]) -> str:
+    def fault(self, stream_id: bytes, raw: Mapping[bytes, bytes]) -> str:
+        """What keeps an entry that has all fields from fitting."""
+        fields = (_STREAM_ID, *self._fields, *self._last)
+        raw = {**{field.name: b"" for field in self._last}, **raw, _STREAM_ID.name: stream_id}
         return next(
             f"{field.name.decode()}: {field.fault}"
-            for field, value in zip(self._fields, values, strict=True)
-            if not re.fullmatch(field.pattern, value.decode())
+            for field in fields
+            if not re.fullmatch(field.pattern, raw[field.name].decode())
         )
 
 
-def _whole(digits: str, name: str) -> int:
-    amount = int(digits)
-    if amount > MICROS_MAX:
-        raise PoisonedEntry(f"{name}: {_NO_AMOUNT}")
-    return amount
+def _in_another_order(
+    stream_id: bytes, fields: Sequence[bytes]
+) -> tuple[_Shape, Sequence[str | None]]:
+    """The slow way: not as the scripts of this version write it. Raises PoisonedEntry, KeyError."""
+    raw = dict(zip(fields[::2], fields[1::2], strict=True))
+    shape = _SHAPES.get(raw[_TYPE])
+    if shape is None:
+        raise PoisonedEntry("type: not known")
+    values = shape.values_of(stream_id, shape.in_order(raw))
+    if values is None:
+        raise PoisonedEntry(shape.fault(stream_id, raw))
+    return shape, values
+
+
+def _require_amounts(*amounts: int) -> None:
+    if max(amounts) > MICROS_MAX:
+        raise PoisonedEntry(f"a number above {MICROS_MAX}")
 
 
 # --------------------------------------------------------------------------- one maker a type
 
 
 def _record(
-    head: _Head,
+    partition: int,
+    stream_id: str,
+    workspace_id: str,
+    seq: str,
+    at: str,
     event_id: str,
     charged: str,
     fingerprint: str,
@@ -248,86 +257,157 @@ def _record(
     state: str,
     priced: str,
     data: str,
-    source: str,
-    total: str,
-    sequence: str,
+    source: str | None,
+    total: str | None,
+    sequence: str | None,
 ) -> RecordEntry:
     if (state == "-") != (not reservation_id):
         raise PoisonedEntry("state and reservation go together")
     # Only a record of a running total has these three, and a sequence not always.
     if (not source) != (not total) or (sequence and not source):
         raise PoisonedEntry("source, total and sequence go together")
-    return RecordEntry(
-        **head,
+    entry = RecordEntry(
+        partition=partition,
+        stream_id=stream_id,
+        workspace_id=workspace_id,
+        seq=int(seq),
+        at_ms=int(at),
         event_id=event_id,
-        charged_micros=_whole(charged, "charged"),
+        charged_micros=int(charged),
         fingerprint=fingerprint,
         chat_id=chat_id or None,
         reservation_id=reservation_id or None,
         state=STATES[state],
         source=source or None,
-        total_micros=_whole(total, "total") if total else None,
-        sequence=_whole(sequence, "sequence") if sequence else None,
+        total_micros=int(total) if total else None,
+        sequence=int(sequence) if sequence else None,
         priced=priced == "1",
         data=data or None,
     )
+    _require_amounts(
+        entry.seq,
+        entry.at_ms,
+        entry.charged_micros,
+        entry.total_micros or 0,
+        entry.sequence or 0,
+    )
+    return entry
 
 
 def _hold(
-    head: _Head,
+    partition: int,
+    stream_id: str,
+    workspace_id: str,
+    seq: str,
+    at: str,
     reservation_id: str,
     micros: str,
     expires_at: str,
     chat_id: str,
     fingerprint: str,
 ) -> HoldEntry:
-    return HoldEntry(
-        **head,
+    entry = HoldEntry(
+        partition=partition,
+        stream_id=stream_id,
+        workspace_id=workspace_id,
+        seq=int(seq),
+        at_ms=int(at),
         reservation_id=reservation_id,
-        micros=_whole(micros, "micros"),
-        expires_at_ms=_whole(expires_at, "expires_at"),
+        micros=int(micros),
+        expires_at_ms=int(expires_at),
         chat_id=chat_id or None,
         fingerprint=fingerprint,
     )
+    _require_amounts(entry.seq, entry.at_ms, entry.micros, entry.expires_at_ms)
+    return entry
 
 
-def _release(head: _Head, reservation_id: str, chat_id: str) -> ReleaseEntry:
-    return ReleaseEntry(**head, reservation_id=reservation_id, chat_id=chat_id or None)
-
-
-def _expire(head: _Head, reservation_id: str, charged: str, chat_id: str) -> ExpireEntry:
-    return ExpireEntry(
-        **head,
+def _release(
+    partition: int,
+    stream_id: str,
+    workspace_id: str,
+    seq: str,
+    at: str,
+    reservation_id: str,
+    chat_id: str,
+) -> ReleaseEntry:
+    entry = ReleaseEntry(
+        partition=partition,
+        stream_id=stream_id,
+        workspace_id=workspace_id,
+        seq=int(seq),
+        at_ms=int(at),
         reservation_id=reservation_id,
-        charged_micros=_whole(charged, "charged"),
         chat_id=chat_id or None,
     )
+    _require_amounts(entry.seq, entry.at_ms)
+    return entry
+
+
+def _expire(
+    partition: int,
+    stream_id: str,
+    workspace_id: str,
+    seq: str,
+    at: str,
+    reservation_id: str,
+    charged: str,
+    chat_id: str,
+) -> ExpireEntry:
+    entry = ExpireEntry(
+        partition=partition,
+        stream_id=stream_id,
+        workspace_id=workspace_id,
+        seq=int(seq),
+        at_ms=int(at),
+        reservation_id=reservation_id,
+        charged_micros=int(charged),
+        chat_id=chat_id or None,
+    )
+    _require_amounts(entry.seq, entry.at_ms, entry.charged_micros)
+    return entry
 
 
 def _chat(
-    head: _Head, chat_id: str, parent: str, root: str, depth_text: str, limit: str
+    partition: int,
+    stream_id: str,
+    workspace_id: str,
+    seq: str,
+    at: str,
+    chat_id: str,
+    parent: str,
+    root: str,
+    depth_text: str,
+    limit: str,
 ) -> ChatEntry:
-    depth, limit_micros = _whole(depth_text, "depth"), _whole(limit, "limit") if limit else None
+    depth = int(depth_text)
     if not 1 <= depth <= DEPTH_MAX:
         raise PoisonedEntry("depth: out of range")
     if (not parent) != (depth == 1) or (not parent) != (root == chat_id):
         raise PoisonedEntry("parent, root and depth contradict each other")
     if parent == chat_id:
         raise PoisonedEntry("parent: the chat itself")
-    if limit_micros == 0:
-        raise PoisonedEntry("limit: a chat's is above 0")
-    return ChatEntry(
-        **head,
+    entry = ChatEntry(
+        partition=partition,
+        stream_id=stream_id,
+        workspace_id=workspace_id,
+        seq=int(seq),
+        at_ms=int(at),
         chat_id=chat_id,
         parent_chat_id=parent or None,
         root_chat_id=root,
         depth=depth,
-        limit_micros=limit_micros,
+        limit_micros=int(limit) if limit else None,
     )
+    if entry.limit_micros == 0:
+        raise PoisonedEntry("limit: a chat's is above 0")
+    _require_amounts(entry.seq, entry.at_ms, entry.limit_micros or 0)
+    return entry
 
 
 _SHAPES = {
     b"record": _Shape(
+        b"record",
         _record,
         _id("event"),
         _amount("charged"),
@@ -337,11 +417,14 @@ _SHAPES = {
         _Field(b"state", f"[{''.join(STATES)}]", "not known"),
         _Field(b"priced", "[01]", "neither 0 nor 1"),
         _DATA,
-        _id("source", empty=True, may_lack=True),
-        _amount("total", empty=True, may_lack=True),
-        _amount("sequence", empty=True, may_lack=True),
+        last=(
+            _id("source", empty=True),
+            _amount("total", empty=True),
+            _amount("sequence", empty=True),
+        ),
     ),
     b"hold": _Shape(
+        b"hold",
         _hold,
         _id("reservation"),
         _amount("micros"),
@@ -349,9 +432,12 @@ _SHAPES = {
         _id("chat", empty=True),
         _FINGERPRINT,
     ),
-    b"release": _Shape(_release, _id("reservation"), _id("chat", empty=True)),
-    b"expire": _Shape(_expire, _id("reservation"), _amount("charged"), _id("chat", empty=True)),
+    b"release": _Shape(b"release", _release, _id("reservation"), _id("chat", empty=True)),
+    b"expire": _Shape(
+        b"expire", _expire, _id("reservation"), _amount("charged"), _id("chat", empty=True)
+    ),
     b"chat": _Shape(
+        b"chat",
         _chat,
         _id("chat"),
         _id("parent", empty=True),

@@ -104,7 +104,10 @@ def make_client(
         protocol=2,
         decode_responses=False,
     )
-    return Redis.from_pool(pool)
+    client = Redis.from_pool(pool)
+    # A dict of every entry's fields would only be taken apart again (see durable/entries.py).
+    client.set_response_callback("XRANGE", _as_it_came)
+    return client
 
 
 async def verify_server(client: Redis) -> ServerInfo:
@@ -162,6 +165,10 @@ def _version(text: str) -> tuple[int, ...]:
     """`7.0.15` as (7, 0, 15); a version of another shape as (), which is lower than any."""
     parts = text.split(".")
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()
+
+
+def _as_it_came(response: Any, **kwargs: Any) -> Any:  # noqa: ARG001  # redis-py calls it so
+    return response
 
 
 class _UnixConnection(UnixDomainSocketConnection):

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -23,12 +23,15 @@ from limiter.redis.keys import Keys
 READ_AT_ONCE = 100
 
 
-@dataclass(frozen=True, slots=True)
-class RawEntry:
-    """One entry as it lies in the stream."""
+class RawEntry(NamedTuple):
+    """One entry as it lies in the stream: names and values by turns."""
 
     stream_id: bytes
-    fields: dict[bytes, bytes]
+    fields: Sequence[bytes]
+
+    def named(self) -> dict[bytes, bytes]:
+        """The values by their names."""
+        return dict(zip(self.fields[::2], self.fields[1::2], strict=True))
 
 
 class LedgerStreams:
@@ -52,7 +55,7 @@ class LedgerStreams:
             while len(found) < count:
                 at_once = min(count - len(found), READ_AT_ONCE)
                 page = await client.execute_command("XRANGE", key, after, "+", "COUNT", at_once)
-                found += [RawEntry(stream_id, fields) for stream_id, fields in page]
+                found += map(RawEntry._make, page)
                 if len(page) < at_once:
                     break
                 after = b"(" + found[-1].stream_id

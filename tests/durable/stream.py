@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from limiter.durable import Entry, Storage, parse_entry
@@ -12,6 +13,11 @@ from limiter.stored import StoredChat, WorkspaceSettings
 START_MS = 1_699_941_600_000
 
 UNLIMITED = WorkspaceSettings(limits=dict.fromkeys(PERIOD_NAMES))
+
+
+def flat(fields: Mapping[str, str]) -> list[bytes]:
+    """As they lie in a stream: names and values by turns."""
+    return [word.encode() for pair in fields.items() for word in pair]
 
 
 @dataclass(slots=True)
@@ -35,7 +41,8 @@ class Stream:
             "at": str(self.at_ms),
             **{name: "" if value is None else str(value) for name, value in fields.items()},
         }
-        return parse_entry(text, partition=self.partition, stream_id=f"{self.stream_ms}-0")
+        stream_id = f"{self.stream_ms}-0".encode()
+        return parse_entry(flat(text), partition=self.partition, stream_id=stream_id)
 
     def record(
         self,
