@@ -167,7 +167,7 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else ()
 
 
-def _as_it_came(response: Any, **kwargs: Any) -> Any:  # noqa: ARG001  # redis-py calls it so
+def _as_it_came(response: Any, **kwargs: Any) -> Any:  # as redis-py calls it
     return response
 
 
