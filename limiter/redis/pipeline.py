@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from limiter.errors import RedisUnavailable, StartupError
 from limiter.metrics import Metrics
 from limiter.redis.connect import parse_redis_url
-from limiter.redis.wire import Reply, Wire
+from limiter.redis.wire import Reply, Wire, Words
 
 # After a failed attempt to connect, callers are answered at once for so long.
 RECONNECT_PAUSE_MS = 50
@@ -56,10 +56,11 @@ class Pipeline:
     def send(self, *command: str | int | bytes) -> asyncio.Future[Reply]:
         """As `call`, for those who await it at once: it may raise before there is a future."""
         packed = _packed(command)
-        wire = self._wire
-        if wire is None or not wire.is_usable:
-            wire = self._new_wire()
-        return wire.call(packed)
+        return self._usable_wire().call(packed)
+
+    def send_jointly(self, head: Words, words: Words) -> asyncio.Future[Reply]:
+        """As `send`, of `head` and `words`: in one command with others, see `Wire.call_jointly`."""
+        return self._usable_wire().call_jointly(head, words)
 
     async def close(self) -> None:
         """Fails what is waiting, and every later call. No connection is left behind."""
@@ -70,6 +71,10 @@ class Pipeline:
             keeper.cancel()
         if self._keepers:
             await asyncio.wait(self._keepers)
+
+    def _usable_wire(self) -> Wire:
+        wire = self._wire
+        return self._new_wire() if wire is None or not wire.is_usable else wire
 
     def _new_wire(self) -> Wire:
         """A connection that is still being made; calls can be queued on it."""
@@ -109,7 +114,7 @@ class Pipeline:
             await loop.create_connection(lambda: wire, host, port, ssl=self._tls)
 
 
-def _packed(command: tuple[str | int | bytes, ...]) -> bytes:
+def _packed(command: Words) -> bytes:
     # hiredis declares a tuple of one item and takes any number.
     packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
     return packed

@@ -38,6 +38,10 @@ _AWAY = re.compile(
 _FOLLOWS_MAX = 10
 
 
+# Scripts that take several calls at once: how many of their first arguments those share.
+_SHARED = {"check": 1, "record": 1}
+
+
 class Elsewhere(RedisUnavailable):
     """The server answers, but the keys are with another one: at `address`, if they all are.
 
@@ -70,9 +74,16 @@ class ScriptRunner:
         if not self.server_is_verified:
             raise RedisUnavailable("no Redis has been found yet that is safe to count on")
         started_at = monotonic()
-        operands = (len(keys), *keys, *args)
-        reply = await self._pipeline.send("EVALSHA", self._digests[name], *operands)
+        shared = _SHARED.get(name)
+        if shared is None:
+            reply = await self._pipeline.send(
+                "EVALSHA", self._digests[name], len(keys), *keys, *args
+            )
+        else:
+            head = ("EVALSHA", self._digests[name], len(keys), *keys, *args[:shared])
+            reply = await self._pipeline.send_jointly(head, args[shared:])
         if _is_missing(reply):
+            operands = (len(keys), *keys, *args)
             try:
                 left_s = started_at + self._pipeline.deadline_s - monotonic()
                 async with asyncio.timeout(left_s):

@@ -28,14 +28,18 @@ end
 
 -- read_chat(workspace, id): the chat's scope, or nil when it is cold. O(1).
 local function read_chat(workspace, id)
+  local chats = workspace.chats
+  if chats and chats[id] then return chats[id] end
   local key = workspace.prefix .. ':chat:' .. id
   local f = redis.call('HMGET', key, 'held', 'spent.lifetime', 'own', 'epoch', 'parent',
     'limit.lifetime')
   if f[4] ~= workspace.epoch then return nil end
-  return {
+  local chat = {
     key = key, held = f[1] + 0, limit = { f[6] and f[6] + 0 }, spent = { f[2] + 0 },
     id = id, parent = f[5], own = f[3] + 0,
   }
+  if chats then chats[id] = chat end
+  return chat
 end
 
 -- save_chat(chat): writes its counters; all of it when it is new.

@@ -18,7 +18,7 @@ SUCCESSES = {
 
 WRITE = re.compile(
     r"redis\.call\('(?:SET|DEL|HSET|HDEL|HINCRBY|ZADD|ZREM\w*|X(?:ADD|DEL|TRIM)|P?EXPIRE|UNLINK|INCR)'"
-    r"|\b(?:save\w*|append|remember|drop_hold|charge\w*)\("
+    r"|\b(?:save\w*|append|create_chat|remember|drop_hold|charge\w*)\("
 )
 REPLY = re.compile(r"return (?:nil, )?\{ '(\w+)'")
 
@@ -34,7 +34,7 @@ def header(name: str) -> str:
 def code(name: str) -> str:
     """The script without its comments, but for the mark."""
     lines = source(name).splitlines()
-    return "\n".join(line for line in lines if line == MARK or not line.startswith("--"))
+    return "\n".join(line for line in lines if MARK in line or not line.startswith("--"))
 
 
 def test_all_entry_points_are_looked_at() -> None:
@@ -51,6 +51,9 @@ def test_the_documented_arguments_are_the_ones_that_are_used(name: str, array: s
     documented = re.findall(rf"^-- {array}\[(\d+)…?\]", header(name), flags=re.MULTILINE)
     used = {int(number) for number in re.findall(rf"{array}\[(\d+)\]", code(name))}
     used |= {int(start) for start in re.findall(rf"for i = (\d+), #{array}", code(name))}
+    if array == "ARGV" and (several := re.search(r"each_call\(workspace, (\d+), ", code(name))):
+        # Its arguments in turn, then those of further calls.
+        used |= set(range(2, 3 + int(several[1])))
     assert documented == [str(number + 1) for number in range(len(documented))]
     assert used == set(map(int, documented))
 
