@@ -53,13 +53,16 @@ def periods(block: Sequence[Any]) -> dict[str, PeriodUsage]:
         raise ScriptError(f"workspace block of {len(block)} items, not {_BLOCK_LENGTH}")
     held = block[0]
     result = {}
-    for name, limit, spent in zip(PERIOD_NAMES, block[1::2], block[2::2], strict=True):
-        is_limited = limit != b""
+    place = 1
+    for name in PERIOD_NAMES:
+        limit, spent = block[place], block[place + 1]
+        place += 2
+        if limit == b"":
+            limit = remaining = None
+        else:
+            remaining = limit - spent - held
         result[name] = PeriodUsage(
-            limit_micros=limit if is_limited else None,
-            spent_micros=spent,
-            held_micros=held,
-            remaining_micros=limit - spent - held if is_limited else None,
+            limit_micros=limit, spent_micros=spent, held_micros=held, remaining_micros=remaining
         )
     return result
 
