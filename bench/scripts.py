@@ -22,6 +22,7 @@ from bench.scene import (
 )
 from bench.servers import embedded_client, redis_name
 from limiter.redis.scripts import bundled_scripts
+from limiter.redis.wire import JOINT_CALLS_MAX
 
 NAME = "scripts"
 EMPTY = "an empty script"
@@ -31,12 +32,16 @@ BARS = {
     "check holding": AtMost(22),
     "record, settling that hold": AtMost(25),
 }
+JOINTLY = f", {JOINT_CALLS_MAX} in one call, each"
+_UP_TO = f"up to {JOINT_CALLS_MAX}"
 CALLS = 4_000
 PIPELINE = 200
 DEPTHS = (1, 2, 4, 8, 16, 32)
 WORKSPACES = 2_000
 
 Call = tuple[Argument, ...]
+# The command of a number that no other command of its kind has.
+Commands = Callable[[int], Call]
 
 
 def measure(rounds: int) -> Results:
@@ -48,9 +53,9 @@ def measure(rounds: int) -> Results:
     rows: list[Row] = []
     for name, microseconds in costs.items():
         rows.append(median_row(name, microseconds, "µs"))
-        if name in BARS:
+        if name in BARS or name.endswith(JOINTLY):
             multiples = ratios(microseconds, base)
-            rows.append(median_row(f"{name} / {EMPTY}", multiples, "×", bar=BARS[name]))
+            rows.append(median_row(f"{name} / {EMPTY}", multiples, "×", bar=BARS.get(name)))
     return Results(
         name=NAME,
         title="What a script costs inside Redis",
@@ -60,6 +65,7 @@ def measure(rounds: int) -> Results:
             f"{CALLS:,} calls of each a round, in pipelines of {PIPELINE}.",
             "The server's own accounting (`INFO commandstats`): network and client do not count.",
             "Four windows, and a chat tree two deep.",
+            f"Of the calls of a workspace that come together the service makes one, of {_UP_TO}.",
         ],
         software=[software],
     )
@@ -78,7 +84,7 @@ def server_microseconds(client: redis.Redis, rounds: int) -> dict[str, list[floa
         arguments = check_arguments(f"r{number}", estimate_micros=estimate)
         return ("EVALSHA", digests["check"], 2, *keys, *arguments)
 
-    def check_below(depth: int) -> Callable[[int], Call]:
+    def check_below(depth: int) -> Commands:
         lowest = _chain(client, digests["check"], keys, depth)
         return lambda number: (
             *("EVALSHA", digests["check"], 2, *keys),
@@ -89,11 +95,29 @@ def server_microseconds(client: redis.Redis, rounds: int) -> dict[str, list[floa
         arguments = record_arguments(f"e{number}", f"r{number}")
         return ("EVALSHA", digests["record"], 2, *keys, *arguments)
 
-    kinds: dict[str, Callable[[int], Call]] = {
+    def jointly(script: str, arguments: Callable[[int], tuple[Argument, ...]]) -> Commands:
+        """The command of so many calls, which differ in all arguments but the first."""
+
+        def command(number: int) -> Call:
+            first = number * JOINT_CALLS_MAX
+            calls = [arguments(first + place) for place in range(JOINT_CALLS_MAX)]
+            words = [word for call in calls for word in call[1:]]
+            return ("EVALSHA", digests[script], 2, *keys, calls[0][0], *words)
+
+        return command
+
+    kinds: dict[str, Commands] = {
         EMPTY: lambda _: ("EVALSHA", empty, 0),
         "check without a hold": lambda number: check(0, number),
         "check holding": lambda number: check(ESTIMATE_MICROS, number),
         "record, settling that hold": record,
+        f"check without a hold{JOINTLY}": jointly(
+            "check", lambda number: check_arguments(f"j{number}", estimate_micros=0)
+        ),
+        f"check holding{JOINTLY}": jointly("check", lambda number: check_arguments(f"j{number}")),
+        f"record, settling that hold{JOINTLY}": jointly(
+            "record", lambda number: record_arguments(f"je{number}", f"j{number}")
+        ),
         "check holding, no chat": lambda number: (
             *("EVALSHA", digests["check"], 2, *keys),
             *check_arguments(f"n{number}", chat=""),
@@ -103,17 +127,21 @@ def server_microseconds(client: redis.Redis, rounds: int) -> dict[str, list[floa
     }
     microseconds: dict[str, list[float]] = {name: [] for name in kinds}
     for round_number in range(rounds):
-        first = round_number * CALLS
-        for name, call in kinds.items():
+        for name, command in kinds.items():
             client.config_resetstat()
-            for start in range(first, first + CALLS, PIPELINE):
+            at_once = JOINT_CALLS_MAX if name.endswith(JOINTLY) else 1
+            commands, in_pipeline = CALLS // at_once, PIPELINE // at_once
+            first = round_number * commands
+            for start in range(first, first + commands, in_pipeline):
                 pipeline = client.pipeline(transaction=False)
-                for number in range(start, start + PIPELINE):
-                    pipeline.execute_command(*call(number))
+                for number in range(start, min(start + in_pipeline, first + commands)):
+                    pipeline.execute_command(*command(number))
                 replies = pipeline.execute()
-            assert name == EMPTY or replies[-1][0] in (b"admitted", b"recorded")
+            if name != EMPTY:
+                last = replies[-1] if at_once == 1 else replies[-1][-1]
+                assert last[0] in (b"admitted", b"recorded"), last
             usage = client.info("commandstats")["cmdstat_evalsha"]["usec_per_call"]
-            microseconds[name].append(float(usage))
+            microseconds[name].append(float(usage) / at_once)
         client.delete(keys[1])
     return microseconds
 
@@ -130,7 +158,7 @@ def _chain(client: redis.Redis, check: str, keys: tuple[str, str], depth: int) -
     return parent
 
 
-def _in_turn(client: redis.Redis, check: str) -> Callable[[int], Call]:
+def _in_turn(client: redis.Redis, check: str) -> Commands:
     """One workspace after the other, so that no cache of the processor has it at hand."""
     names = [f"turn-{number}" for number in range(WORKSPACES)]
     for name in names:
