@@ -10,7 +10,6 @@ import json
 import os
 import statistics
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,10 +41,9 @@ from bench.scene import (
     check_body,
     put_workspace,
 )
-from bench.servers import redis_name
+from bench.servers import catch_up, redis_name
 from limiter.models import WorkspaceUsage
 from limiter.redis.embedded import EmbeddedServer
-from limiter.redis.keys import Keys
 
 NAME = "http"
 
@@ -53,8 +51,6 @@ CONNECTIONS = 64
 SECONDS = 4
 IDLE_SECONDS = 2
 NEVER_MS = 3_600_000
-CATCH_UP_S_MAX = 120
-POLL_MS = 10
 
 LIMITER = "the limiter"
 RESTING = "the limiter, its snapshot pass at rest"
@@ -78,19 +74,6 @@ class Site:
 
     def url(self, name: str, path: str = "/check") -> str:
         return f"http://127.0.0.1:{self.ports[name]}{path}"
-
-    def catch_up(self) -> float:
-        """Waits until the snapshot pass has nothing left to do, and says how many seconds.
-
-        What one round leaves would otherwise be a burden on the next.
-        """
-        begin = time.perf_counter()
-        stream = Keys().partition_stream(0)
-        while self.client.xlen(stream):
-            if time.perf_counter() - begin > CATCH_UP_S_MAX:
-                raise RuntimeError("the snapshot pass does not catch up")
-            time.sleep(POLL_MS / 1000)
-        return time.perf_counter() - begin
 
 
 def measure(rounds: int) -> Results:
@@ -117,18 +100,18 @@ def measure(rounds: int) -> Results:
                         spent_us = (processor_us(pid) - beside[each]) / load.requests
                         beside_us.setdefault(each, []).append(spent_us)
                     beside_us.setdefault("wrk", []).append(load.processor_us / load.requests)
-                site.catch_up()
+                catch_up(site.client)
             for name, latencies in idle_ms.items():
                 body = _prepared(site, name, f"idle-{number}")
                 load = wrk(site.url(name), "check", body, connections=1, seconds=IDLE_SECONDS)
                 latencies.append(load.p50_us / 1_000)
-                site.catch_up()
+                catch_up(site.client)
             pairs.append(_pairs_per_s(site, f"pairs-{number}"))
-            behind_s.append(site.catch_up())
+            behind_s.append(catch_up(site.client))
         half = round(statistics.median(pairs) / 2)
         for number in range(rounds):
             latencies = _paced_ms(site, f"paced-{number}", half)
-            site.catch_up()
+            catch_up(site.client)
             p50_ms.append(quantile(latencies, 0.50))
             p99_ms.append(quantile(latencies, 0.99))
         software = site.software

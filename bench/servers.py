@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,11 @@ import redis
 
 from bench.report import Missing
 from limiter.redis.embedded import EmbeddedServer
+from limiter.redis.keys import Keys
 from tests.support.postgres import PostgresCluster, postgres_cluster
+
+CATCH_UP_S_MAX = 120
+POLL_MS = 10
 
 # The last word on an option wins, and the tests' cluster does not wait for the disk.
 DURABLE_OPTIONS = ("-c", "fsync=on", "-c", "synchronous_commit=on")
@@ -34,6 +39,20 @@ def embedded_client() -> Iterator[redis.Redis]:
         redis.Redis(unix_socket_path=str(server.socket_path), protocol=2) as client,
     ):
         yield client
+
+
+def catch_up(client: redis.Redis) -> float:
+    """Waits until a snapshot pass has nothing left to do, and says how many seconds.
+
+    What one round leaves would otherwise be a burden on the next.
+    """
+    begin = time.perf_counter()
+    stream = Keys().partition_stream(0)
+    while client.xlen(stream):
+        if time.perf_counter() - begin > CATCH_UP_S_MAX:
+            raise RuntimeError("the snapshot pass does not catch up")
+        time.sleep(POLL_MS / 1000)
+    return time.perf_counter() - begin
 
 
 def redis_name(info: Mapping[str, Any]) -> str:
