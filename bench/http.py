@@ -129,6 +129,11 @@ def measure(rounds: int) -> Results:
                 for each, values in beside_us.items()
             ),
             median_row("check + record over HTTP", pairs, "pairs/s", bar=AtLeast(5_000)),
+            median_row(
+                f"its calls / {EMPTY}",
+                ratios([2 * rate for rate in pairs], checks[EMPTY]),
+                "×",
+            ),
             median_row(f"until the ledger has what {SECONDS} s of that left", behind_s, "s"),
             median_row(f"a call's p50 at half of that, {half:,} pairs/s", p50_ms, "ms"),
             median_row(f"a call's p99 at {half:,} pairs/s", p99_ms, "ms", bar=AtMost(5)),

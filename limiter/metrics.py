@@ -168,7 +168,7 @@ _COLD_LOADS = _plan.counter(
 )
 _BATCH = _plan.histogram(
     "limiter_redis_batch_commands",
-    "Commands that left for Redis in one write.",
+    "Calls that left for Redis in one write.",
     unit=1,
     bounds=(1, 2, 4, 8, 16),
 )

@@ -3,7 +3,8 @@
 
 -- append(workspace, type, at, ...): pairs of field and value follow. The caller saves the workspace.
 local function append(workspace, type, at, ...)
-  workspace.seq = workspace.seq + 1
+  local seq = workspace.seq + 1
   redis.call('XADD', workspace.stream, '*', 'type', type,
-    'workspace', string.match(workspace.prefix, '[^:]+$'), 'seq', workspace.seq, 'at', at, ...)
+    'workspace', string.match(workspace.prefix, '[^:]+$'), 'seq', seq, 'at', at, ...)
+  workspace.seq = seq -- only now: a call that fails must leave no gap for those beside it
 end
