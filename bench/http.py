@@ -286,6 +286,8 @@ def _site(folder: Path) -> Iterator[Site]:
         plain = uvicorn_command("bench.plain:plain_app", ports[PLAIN])
         start(PLAIN, plain, **{REDIS_URL_VARIABLE: f"{url}{PLAIN_DB}"})
 
+        # Only for as long as this section: others place their own.
+        stack.callback(pin, os.getpid(), os.sched_getaffinity(0))
         client = clients[LIMITER_DB]
         info = client.info("server")
         for pid in (info["process_id"], os.getpid()):
