@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 
-from limiter.errors import RedisUnavailable, ScriptError
+from limiter.errors import LimiterError, RedisUnavailable, ScriptError
+from limiter.redis.breaker import Breaker
 from limiter.redis.pipeline import Pipeline
 from limiter.redis.scripts import ScriptSet
+
+Operands = tuple[str | int, ...]
 
 # A node of a cluster that does not have the keys, or not all of them. A script that meets a key
 # which is not there any more says so in words only.
@@ -37,6 +41,10 @@ _AWAY = re.compile(
 # again or is not kept, before it brings it by itself.
 _FOLLOWS_MAX = 10
 
+# A script that clears a part of what is due says so, and then has done nothing else. One such call
+# expires a batch of 500 holds, so this is half a million at once.
+_AGAIN = b"again"
+_AGAIN_MAX = 1_000
 
 # Scripts that take several calls at once: how many of their first arguments those share.
 _SHARED = {"check": 1, "record": 1}
@@ -54,12 +62,18 @@ class Elsewhere(RedisUnavailable):
 
 
 class ScriptRunner:
-    """Calls scripts by name. While `server_is_verified` is False, the server counts as away."""
+    """Calls scripts by name. While `server_is_verified` is False, the server counts as away.
 
-    def __init__(self, pipeline: Pipeline, scripts: ScriptSet) -> None:
+    `breaker`: while it is open, callers are told so at once; without one they always try.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, scripts: ScriptSet, breaker: Breaker | None = None
+    ) -> None:
         self.server_is_verified = True
         self._pipeline = pipeline
         self._scripts = scripts
+        self._breaker = breaker or Breaker(failures=sys.maxsize, reset_ms=0, monotonic_s=monotonic)
         # A digest is made anew whenever it is asked for, which takes longer than a whole call.
         self._digests = {name: scripts[name].sha for name in scripts.names}
         self._bringing: set[str] = set()
@@ -71,39 +85,68 @@ class ScriptRunner:
         then be unknown), Elsewhere when nothing ran because the keys are not there, and ScriptError
         for a failure of the script itself.
         """
-        if not self.server_is_verified:
-            raise RedisUnavailable("no Redis has been found yet that is safe to count on")
-        started_at = monotonic()
+        if not self._breaker.admits():
+            raise RedisUnavailable("Redis is away, and is tried again shortly")
+        try:
+            if not self.server_is_verified:
+                raise RedisUnavailable("no Redis has been found yet that is safe to count on")
+            started_at = monotonic()
+            reply = await self._sent(name, keys, args)
+            # Nearly always that is the answer, and each coroutine on the way is a part of the cost.
+            if not _is_answer(reply):
+                reply = await self._answer(name, keys, args, reply, started_at)
+        except Elsewhere:
+            self._breaker.succeeded()
+            raise
+        except RedisUnavailable:
+            self._breaker.failed()
+            raise
+        self._breaker.succeeded()
+        return cast("list[Any]", reply)
+
+    def _sent(self, name: str, keys: tuple[str, ...], args: Operands) -> asyncio.Future[Any]:
         shared = _SHARED.get(name)
         if shared is None:
-            reply = await self._pipeline.send(
-                "EVALSHA", self._digests[name], len(keys), *keys, *args
-            )
-        else:
-            head = ("EVALSHA", self._digests[name], len(keys), *keys, *args[:shared])
-            reply = await self._pipeline.send_jointly(head, args[shared:])
-        if _is_missing(reply):
-            operands = (len(keys), *keys, *args)
-            try:
-                left_s = started_at + self._pipeline.deadline_s - monotonic()
-                async with asyncio.timeout(left_s):
-                    reply = await self._run_missing(name, operands)
-            except TimeoutError:
-                raise RedisUnavailable("Redis did not answer in time") from None
-        if isinstance(reply, hiredis.ReplyError):
-            message = str(reply)
-            if elsewhere := _ELSEWHERE.search(message):
-                code = "MOVED" if elsewhere["address"] else elsewhere["state"] or "TRYAGAIN"
-                said = f"Redis cannot answer: {code}"
-                raise Elsewhere(said, elsewhere["address"]) from reply
-            if away := _AWAY.search(message):
-                raise RedisUnavailable(f"Redis cannot answer: {away[1]}") from reply
-            raise self._scripts[name].locate(message)
-        if not isinstance(reply, list) or not reply or not isinstance(reply[0], bytes):
-            raise ScriptError(f"{name}: unexpected reply {reply!r:.200}")
-        return reply
+            return self._pipeline.send("EVALSHA", self._digests[name], len(keys), *keys, *args)
+        head = ("EVALSHA", self._digests[name], len(keys), *keys, *args[:shared])
+        return self._pipeline.send_jointly(head, args[shared:])
 
-    async def _run_missing(self, name: str, operands: tuple[str | int, ...]) -> Any:
+    async def _answer(
+        self, name: str, keys: tuple[str, ...], args: Operands, reply: Any, started_at: float
+    ) -> list[Any]:
+        """What a call comes to whose first reply is not its answer."""
+        for _ in range(_AGAIN_MAX):
+            if _is_missing(reply):
+                try:
+                    left_s = started_at + self._pipeline.deadline_s - monotonic()
+                    async with asyncio.timeout(left_s):
+                        reply = await self._run_missing(name, (len(keys), *keys, *args))
+                except TimeoutError:
+                    raise RedisUnavailable("Redis did not answer in time") from None
+            if isinstance(reply, hiredis.ReplyError):
+                raise self._failure(name, reply)
+            if not isinstance(reply, list) or not reply or not isinstance(reply[0], bytes):
+                raise ScriptError(f"{name}: unexpected reply {reply!r:.200}")
+            if reply[0] != _AGAIN:
+                return reply
+            started_at = monotonic()
+            reply = await self._sent(name, keys, args)
+        raise ScriptError(f"{name}: {keys[0]} has more that is due than can be cleared")
+
+    def _failure(self, name: str, reply: hiredis.ReplyError) -> LimiterError:
+        message = str(reply)
+        error: LimiterError
+        if elsewhere := _ELSEWHERE.search(message):
+            code = "MOVED" if elsewhere["address"] else elsewhere["state"] or "TRYAGAIN"
+            error = Elsewhere(f"Redis cannot answer: {code}", elsewhere["address"])
+        elif away := _AWAY.search(message):
+            error = RedisUnavailable(f"Redis cannot answer: {away[1]}")
+        else:
+            return self._scripts[name].locate(message)
+        error.__cause__ = reply
+        return error
+
+    async def _run_missing(self, name: str, operands: Operands) -> Any:
         """Makes the call on a server that lacks the script. A thousand must not all send it."""
         for _ in range(_FOLLOWS_MAX):
             if name not in self._bringing:
@@ -126,6 +169,15 @@ class ScriptRunner:
             return bool(await self._pipeline.call("PING") == b"PONG")
         except RedisUnavailable:
             return False
+
+
+def _is_answer(reply: Any) -> bool:
+    return (
+        isinstance(reply, list)
+        and len(reply) > 0
+        and isinstance(reply[0], bytes)
+        and reply[0] != _AGAIN
+    )
 
 
 def _is_missing(reply: Any) -> bool:

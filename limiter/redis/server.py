@@ -7,7 +7,7 @@ must not know what scripts mean.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
@@ -18,7 +18,7 @@ from limiter.metrics import Metrics
 from limiter.redis.breaker import Breaker
 from limiter.redis.connect import ServerInfo, make_client, verify_server
 from limiter.redis.pipeline import Pipeline
-from limiter.redis.runner import Elsewhere, ScriptRunner
+from limiter.redis.runner import ScriptRunner
 from limiter.redis.scripts import ScriptSet
 from limiter.settings import Settings
 
@@ -78,33 +78,24 @@ class Server:
             connect_ms=settings.redis_connect_ms,
             metrics=metrics,
         )
-        self._runner = ScriptRunner(self.pipeline, scripts)
-        self._runner.server_is_verified = is_verified
         self.breaker = Breaker(
             failures=settings.breaker_failures,
             reset_ms=settings.breaker_reset_ms,
             monotonic_s=time.monotonic,
             metrics=metrics,
         )
+        self._runner = ScriptRunner(self.pipeline, scripts, self.breaker)
+        self._runner.server_is_verified = is_verified
         self._partitions = settings.partitions
 
     @property
     def is_verified(self) -> bool:
         return self._runner.server_is_verified
 
-    async def run(self, name: str, keys: tuple[str, ...], *args: str | int) -> list[Any]:
-        if not self.breaker.admits():
-            raise RedisUnavailable("Redis is away, and is tried again shortly")
-        try:
-            reply = await self._runner.run(name, keys, *args)
-        except Elsewhere:
-            self.breaker.succeeded()
-            raise
-        except RedisUnavailable:
-            self.breaker.failed()
-            raise
-        self.breaker.succeeded()
-        return reply
+    def run(
+        self, name: str, keys: tuple[str, ...], *args: str | int
+    ) -> Coroutine[Any, Any, list[Any]]:
+        return self._runner.run(name, keys, *args)
 
     async def ping(self) -> bool:
         answers = await self._runner.ping()

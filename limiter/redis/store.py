@@ -7,7 +7,7 @@ storage and calls again. It must not decide anything and knows no storage but Re
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
@@ -54,9 +54,6 @@ from limiter.stored import (
     WorkspaceSettings,
 )
 from limiter.views import Explanation
-
-# One `again` expires a batch of 500 holds, so this is half a million at once.
-_AGAIN_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +105,13 @@ class RedisStore:
         known: Known,
     ) -> Admitted | Denied | Cold:
         """Admits and holds, or denies. `estimate_micros` None: the workspace's default."""
+        is_fresh = request.reservation_id is None
         reply = await self._call(
             "check",
             request.workspace_id,
             text(estimate_micros),
-            require_id(reservation_id, "reservation_id"),
-            int(request.reservation_id is None),
+            reservation_id if is_fresh else require_id(reservation_id, "reservation_id"),
+            int(is_fresh),
             fingerprint,
             hold_ms,
             request.chat_id or "",
@@ -357,13 +355,10 @@ class RedisStore:
 
     # ------------------------------------------------------------------ calling
 
-    async def _call(self, name: str, workspace_id: str, *args: str | int) -> list[Any]:
-        keys = self._keys.of_call(workspace_id)
-        for _ in range(_AGAIN_MAX):
-            reply = await self._link.run(name, keys, self._memory_ms, *args)
-            if reply[0] != b"again":
-                return reply
-        raise ScriptError(f"{name}: {workspace_id} has more expired holds than can be cleared")
+    def _call(
+        self, name: str, workspace_id: str, *args: str | int
+    ) -> Coroutine[Any, Any, list[Any]]:
+        return self._link.run(name, self._keys.of_call(workspace_id), self._memory_ms, *args)
 
     async def _run_config(self, name: str, keys: tuple[str, ...], *args: str | int) -> None:
         reply = await self._link.run(name, keys, *args)
