@@ -5,9 +5,10 @@
 
 from limiter.durable.config import AuditRow
 from limiter.durable.copy import copy_store
-from limiter.durable.entries import Entry, PoisonedEntry, parse_entry
+from limiter.durable.entries import Entry
 from limiter.durable.fold import Applied, DuplicateRecord
 from limiter.durable.ledger import DeadLetter, LedgerRow
+from limiter.durable.parse import PoisonedEntry, parse_entry
 from limiter.durable.queue import Queued, UnappliedRecord
 from limiter.durable.storage import Storage
 from limiter.durable.sums import Sums

@@ -105,7 +105,7 @@ def make_client(
         decode_responses=False,
     )
     client = Redis.from_pool(pool)
-    # A dict of every entry's fields would only be taken apart again (see durable/entries.py).
+    # A dict of every entry's fields would only be taken apart again (see durable/parse.py).
     client.set_response_callback("XRANGE", _as_it_came)
     return client
 

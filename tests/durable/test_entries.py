@@ -7,7 +7,6 @@ import pytest
 
 from limiter.durable import PoisonedEntry, parse_entry
 from limiter.durable.entries import (
-    DATA_LENGTH_MAX,
     ChatEntry,
     ExpireEntry,
     HoldEntry,
@@ -15,6 +14,7 @@ from limiter.durable.entries import (
     ReleaseEntry,
     position,
 )
+from limiter.durable.parse import DATA_LENGTH_MAX
 from limiter.money import MICROS_MAX
 from tests.durable.stream import flat
 

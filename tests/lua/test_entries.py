@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from limiter.durable import entries, parse_entry
+from limiter.durable import parse, parse_entry
 from tests.durable.stream import flat
 from tests.support.clock import DrivenClock
 from tests.support.driver import HOLD_MS, Driver
@@ -25,7 +25,7 @@ def test_fields_come_in_the_order_that_is_the_fast_one(
     def refuse(*_: object) -> None:
         raise AssertionError("the fields come in another order")
 
-    monkeypatch.setattr(entries, "_in_another_order", refuse)
+    monkeypatch.setattr(parse, "_in_another_order", refuse)
     parsed = [
         parse_entry(flat(fields), partition=0, stream_id=stream_id.encode())
         for stream_id, fields in acme.entries()
