@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import redis
 
-from bench.load import paced_pairs, wrk
+from bench.load import Load, paced_pairs, wrk
 from bench.plain import ANSWER_VARIABLE, REDIS_URL_VARIABLE
 from bench.processes import (
     children,
@@ -31,6 +31,7 @@ from bench.processes import (
     uvicorn_command,
 )
 from bench.report import AtLeast, AtMost, Results, Row, median_row, quantile, ratios
+from bench.roundtrip import round_trip_ms
 from bench.scene import (
     COST_MICROS,
     LIMITER_DB,
@@ -50,21 +51,25 @@ NAME = "http"
 CONNECTIONS = 64
 SECONDS = 4
 IDLE_SECONDS = 2
+WORKSPACES = 64
 NEVER_MS = 3_600_000
 
 LIMITER = "the limiter"
 RESTING = "the limiter, its snapshot pass at rest"
 EMPTY = "an empty ASGI app"
 PLAIN = "FastAPI and redis-py's pool"
+SPREAD = f"the limiter, {WORKSPACES} workspaces in turn"
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
     """The contenders by name, each on its port. `client` and `plain` look after their Redis.
 
-    `beside`: what else works for the limiter, by name.
+    `core`: what contenders run on. `beside`: what else works for the limiter, by name.
     """
 
+    core: int
+    socket_path: Path
     ports: dict[str, int]
     pids: dict[str, int]
     beside: dict[str, int]
@@ -82,10 +87,12 @@ def measure(rounds: int) -> Results:
     idle_ms: dict[str, list[float]] = {name: [] for name in (LIMITER, EMPTY)}
     used_us: dict[str, list[float]] = {name: [] for name in checks}
     beside_us: dict[str, list[float]] = {}
+    spread: list[float] = []
+    spread_us: list[float] = []
+    script_ms: list[float] = []
     pairs: list[float] = []
     behind_s: list[float] = []
-    p50_ms: list[float] = []
-    p99_ms: list[float] = []
+    paced_ms: dict[str, list[list[float]]] = {LIMITER: [], RESTING: []}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, _site(Path(folder)) as site:
         for number in range(rounds):
             for name, rates in checks.items():
@@ -101,19 +108,24 @@ def measure(rounds: int) -> Results:
                         beside_us.setdefault(each, []).append(spent_us)
                     beside_us.setdefault("wrk", []).append(load.processor_us / load.requests)
                 catch_up(site.client)
+            load, redis_us = _spread(site, f"spread-{number}")
+            spread.append(load.per_s)
+            spread_us.append(redis_us)
+            catch_up(site.client)
             for name, latencies in idle_ms.items():
                 body = _prepared(site, name, f"idle-{number}")
                 load = wrk(site.url(name), "check", body, connections=1, seconds=IDLE_SECONDS)
                 latencies.append(load.p50_us / 1_000)
                 catch_up(site.client)
+            put_workspace(site.plain, f"idle-{number}")
+            script_ms.append(round_trip_ms(site.socket_path, PLAIN_DB, f"idle-{number}", site.core))
             pairs.append(_pairs_per_s(site, f"pairs-{number}"))
             behind_s.append(catch_up(site.client))
         half = round(statistics.median(pairs) / 2)
         for number in range(rounds):
-            latencies = _paced_ms(site, f"paced-{number}", half)
-            catch_up(site.client)
-            p50_ms.append(quantile(latencies, 0.50))
-            p99_ms.append(quantile(latencies, 0.99))
+            for name, paced in paced_ms.items():
+                paced.append(_paced_ms(site, name, f"paced-{number}", half))
+                catch_up(site.client)
         software = site.software
     return Results(
         name=NAME,
@@ -128,6 +140,9 @@ def measure(rounds: int) -> Results:
                 median_row(f"the same on the other core, {each}", values, "µs")
                 for each, values in beside_us.items()
             ),
+            median_row(f"POST /check, {SPREAD}", spread, "calls/s"),
+            median_row(f"{SPREAD} / {EMPTY}", ratios(spread, checks[EMPTY]), "×"),
+            median_row(f"the other core, Redis, {SPREAD}", spread_us, "µs"),
             median_row("check + record over HTTP", pairs, "pairs/s", bar=AtLeast(5_000)),
             median_row(
                 f"its calls / {EMPTY}",
@@ -135,9 +150,9 @@ def measure(rounds: int) -> Results:
                 "×",
             ),
             median_row(f"until the ledger has what {SECONDS} s of that left", behind_s, "s"),
-            median_row(f"a call's p50 at half of that, {half:,} pairs/s", p50_ms, "ms"),
-            median_row(f"a call's p99 at {half:,} pairs/s", p99_ms, "ms", bar=AtMost(5)),
+            *_paced_rows(paced_ms, half),
             *(median_row(f"{name}, one idle caller, p50", idle_ms[name], "ms") for name in idle_ms),
+            median_row("the script alone, one idle caller on Redis' socket, p50", script_ms, "ms"),
             median_row(
                 f"one idle caller's p50: {LIMITER} / {EMPTY}",
                 ratios(idle_ms[LIMITER], idle_ms[EMPTY]),
@@ -158,6 +173,7 @@ _CONDITIONS = (
     f"Load by wrk in one thread with {CONNECTIONS} connections, {SECONDS} s a round.",
     f"The idle caller is one connection for {IDLE_SECONDS} s.",
     "All run behind the same uvicorn (uvloop, httptools), and take turns.",
+    f"All checks are of one workspace, but where there are {WORKSPACES} in turn.",
     "The empty app parses the same body by msgspec, and answers as many bytes.",
     "The plain route runs the same script on the same Redis.",
     "In pairs the caller chooses the reservation's id, which the record names: retries are safe.",
@@ -181,6 +197,29 @@ def _check_rows(checks: dict[str, list[float]]) -> list[Row]:
     return rows
 
 
+def _spread(site: Site, prefix: str) -> tuple[Load, float]:
+    """Checks of many workspaces, and what Redis has to do for one. Hardly any can be joined."""
+    for number in range(1, WORKSPACES + 1):
+        _prepared(site, LIMITER, f"{prefix}-{number}")
+    before_us = processor_us(site.beside["Redis"])
+    load = wrk(
+        site.url(LIMITER),
+        *("some", json.dumps(check_body(f"{prefix}-ID")), str(WORKSPACES)),
+        connections=CONNECTIONS,
+        seconds=SECONDS,
+    )
+    return load, (processor_us(site.beside["Redis"]) - before_us) / load.requests
+
+
+def _paced_rows(paced_ms: dict[str, list[list[float]]], half: int) -> Iterator[Row]:
+    for name, rounds in paced_ms.items():
+        suffix = "" if name == LIMITER else ", the snapshot pass at rest"
+        pace = f"{half:,} pairs/s, half of that{suffix}"
+        for share, bar in ((0.50, None), (0.99, AtMost(5) if name == LIMITER else None)):
+            values = [quantile(latencies, share) for latencies in rounds]
+            yield median_row(f"a call's p{share * 100:.0f} at {pace}", values, "ms", bar=bar)
+
+
 def _pairs_per_s(site: Site, workspace_id: str) -> float:
     _prepared(site, LIMITER, workspace_id)
     check, record = _pair(workspace_id)
@@ -194,16 +233,16 @@ def _pairs_per_s(site: Site, workspace_id: str) -> float:
     return load.pairs_per_s
 
 
-def _paced_ms(site: Site, workspace_id: str, pairs_per_s: int) -> list[float]:
+def _paced_ms(site: Site, name: str, workspace_id: str, pairs_per_s: int) -> list[float]:
     """How long each call took. Every micro of every pair is counted then, and nothing held."""
-    _prepared(site, LIMITER, workspace_id)
+    _prepared(site, name, workspace_id)
     check, record = _pair(workspace_id)
 
     def made(body: str, number: int) -> bytes:
         return body.replace("ID", f"{workspace_id}-{number}").encode()
 
     latencies_ms = paced_pairs(
-        site.ports[LIMITER],
+        site.ports[name],
         lambda number: made(check, number),
         lambda number: made(record, number),
         pairs_per_s=pairs_per_s,
@@ -211,7 +250,7 @@ def _paced_ms(site: Site, workspace_id: str, pairs_per_s: int) -> list[float]:
         connections=CONNECTIONS,
     )
     with urllib.request.urlopen(  # noqa: S310  # loopback only
-        site.url(LIMITER, f"/usage/workspaces/{workspace_id}"), timeout=10
+        site.url(name, f"/usage/workspaces/{workspace_id}"), timeout=10
     ) as answer:
         usage = msgspec.json.decode(answer.read(), type=WorkspaceUsage)
     spent_micros = pairs_per_s * SECONDS * COST_MICROS
@@ -294,7 +333,16 @@ def _site(folder: Path) -> Iterator[Site]:
             pin(pid, others)
         (keeper,) = children(pids[LIMITER])
         beside = {"Redis": info["process_id"], "the keeper": keeper}
-        site = Site(ports, pids, beside, client, clients[PLAIN_DB], [redis_name(info)])
+        site = Site(
+            own,
+            server.socket_path,
+            ports,
+            pids,
+            beside,
+            client,
+            clients[PLAIN_DB],
+            [redis_name(info)],
+        )
         answer = _post(site.url(LIMITER), json.loads(_prepared(site, LIMITER, "answer")))
         empty = uvicorn_command("bench.plain:empty_app", ports[EMPTY])
         start(EMPTY, empty, **{ANSWER_VARIABLE: answer.decode()})

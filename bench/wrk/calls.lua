@@ -1,6 +1,8 @@
--- POST /check with one body, or check and record in turns; prints what it counted as JSON.
+-- POST /check with one body or some, or check and record in turns; prints what it counted as JSON.
 --
 -- wrk … -s calls.lua <url> -- check <body>
+-- wrk … -s calls.lua <url> -- some <body> <count>
+--   "ID" in the body stands for the numbers from 1 to count, in turn.
 -- wrk … -s calls.lua <url> -- pairs <check body> <record body> <id prefix>
 --   In both bodies "ID" stands for the reservation's id. A record follows its check by LAG other
 --   checks, more than there are connections, so that the check has been answered.
@@ -21,6 +23,17 @@ function init(args)
     return
   end
   local check_head, check_tail = around_id(args[2])
+  if args[1] == 'some' then
+    local requests, turn = {}, 0
+    for number = 1, tonumber(args[3]) do
+      requests[number] = wrk.format(nil, '/check', nil, check_head .. number .. check_tail)
+    end
+    request = function()
+      turn = turn % #requests + 1
+      return requests[turn]
+    end
+    return
+  end
   local record_head, record_tail = around_id(args[3])
   local prefix = args[4]
   request = function()
