@@ -16,6 +16,7 @@ import hiredis
 
 from bench.scene import check_arguments, keys_of
 from limiter.redis.scripts import bundled_scripts
+from limiter.redis.wire import pack
 
 CALLS = 2_000
 _READ_BYTES = 65_536
@@ -46,8 +47,7 @@ def round_trip_ms(socket_path: Path, database: int, workspace_id: str, core: int
 def _reply(
     connection: socket.socket, reader: hiredis.Reader, command: tuple[str | int, ...]
 ) -> object:
-    # hiredis declares a tuple of one item and takes any number.
-    connection.sendall(hiredis.pack_command(command))  # type: ignore[arg-type]
+    connection.sendall(pack(command))
     while (reply := reader.gets()) is False:
         reader.feed(connection.recv(_READ_BYTES))
     return reply

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from http import HTTPStatus
 
 import msgspec
@@ -56,21 +57,19 @@ class Answer(Response):
         self.background = None
         self._given = headers
 
-    @property
-    def raw_headers(self) -> list[Header]:  # type: ignore[override]  # made when it is asked for
-        """All headers, in a list of the caller's own."""
+    @cached_property
+    def raw_headers(self) -> list[Header]:  # type: ignore[override]  # the parent's is an attribute
+        """All headers, from when they are first asked for: nearly all answers leave without."""
         headers = [*self._given]
         if self.status_code != _NO_CONTENT:
             headers.append((b"content-length", b"%d" % len(self.body)))
         return headers
 
-    def add_header(self, header: Header) -> None:
-        self._given = [*self._given, header]
-
     def as_bytes(self, before: Sequence[Header] = (), after: Sequence[Header] = ()) -> bytes:
         """All of the answer, as HTTP/1.1 has it on the wire, its headers between these."""
-        if self._given is JSON_HEADERS and not before and not after:
-            # Nearly all answers; the other way takes five times as long.
+        is_plain = self._given is JSON_HEADERS and "raw_headers" not in self.__dict__
+        if is_plain and not before and not after:
+            # The other way takes five times as long.
             head = _JSON_HEADS[self.status_code]
             return b"%b%d\r\n\r\n%b" % (head, len(self.body), self.body)
         parts = [_STATUS_LINES[self.status_code]]
@@ -135,9 +134,5 @@ def identified(answer: Response) -> Response:
     """The answer, with the id of its request: what the log calls the request by."""
     its_id = request_id.current()
     if its_id is not None:
-        header = (request_id.HEADER, its_id.encode())
-        if isinstance(answer, Answer):
-            answer.add_header(header)
-        else:
-            answer.raw_headers.append(header)
+        answer.raw_headers.append((request_id.HEADER, its_id.encode()))
     return answer

@@ -11,14 +11,13 @@ import asyncio
 import ssl
 from typing import Any
 
-import hiredis
 from redis.asyncio.connection import RedisSSLContext, SSLConnection
 from redis.exceptions import RedisError
 
 from limiter.errors import RedisUnavailable, StartupError
 from limiter.metrics import Metrics
 from limiter.redis.connect import parse_redis_url
-from limiter.redis.wire import Reply, Wire, Words
+from limiter.redis.wire import Reply, Wire, Words, pack
 
 # After a failed attempt to connect, callers are answered at once for so long.
 RECONNECT_PAUSE_MS = 50
@@ -55,7 +54,7 @@ class Pipeline:
 
     def send(self, *command: str | int | bytes) -> asyncio.Future[Reply]:
         """As `call`, for those who await it at once: it may raise before there is a future."""
-        packed = _packed(command)
+        packed = pack(command)
         return self._usable_wire().call(packed)
 
     def send_jointly(self, head: Words, words: Words) -> asyncio.Future[Reply]:
@@ -114,12 +113,6 @@ class Pipeline:
             await loop.create_connection(lambda: wire, host, port, ssl=self._tls)
 
 
-def _packed(command: Words) -> bytes:
-    # hiredis declares a tuple of one item and takes any number.
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
-    return packed
-
-
 def _handshake(options: dict[str, Any]) -> list[bytes]:
     commands: list[tuple[str, ...]] = []
     user, password = options.get("username"), options.get("password")
@@ -128,7 +121,7 @@ def _handshake(options: dict[str, Any]) -> list[bytes]:
     commands.append(("CLIENT", "SETNAME", "limiter"))
     if options.get("db"):
         commands.append(("SELECT", str(options["db"])))
-    return [_packed(command) for command in commands]
+    return [pack(command) for command in commands]
 
 
 def _tls_context(options: dict[str, Any]) -> ssl.SSLContext | None:

@@ -125,10 +125,10 @@ class ScriptRunner:
                     raise RedisUnavailable("Redis did not answer in time") from None
             if isinstance(reply, hiredis.ReplyError):
                 raise self._failure(name, reply)
-            if not isinstance(reply, list) or not reply or not isinstance(reply[0], bytes):
+            if _is_answer(reply):
+                return cast("list[Any]", reply)
+            if reply != [_AGAIN]:
                 raise ScriptError(f"{name}: unexpected reply {reply!r:.200}")
-            if reply[0] != _AGAIN:
-                return reply
             started_at = monotonic()
             reply = await self._sent(name, keys, args)
         raise ScriptError(f"{name}: {keys[0]} has more that is due than can be cleared")

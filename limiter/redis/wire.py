@@ -280,10 +280,16 @@ class _Command:
         return b"".join((b"*%d\r\n" % width, _head_bulks(self._head), *self._parts))
 
 
+def pack(command: Words) -> bytes:
+    """A command as it leaves."""
+    # hiredis declares a tuple of one item and takes any number.
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+    return packed
+
+
 def _bulks(words: Words) -> bytes:
     """Words as a command has them, without the count that it begins with."""
-    # hiredis declares a tuple of one item and takes any number.
-    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]
+    packed = pack(words)
     return packed[packed.index(b"\n") + 1 :]
 
 

@@ -180,6 +180,22 @@ def test_poison(fields: dict[str, str]) -> None:
     assert len(str(raised.value)) < 100
 
 
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        *((RECORD, name) for name in ("seq", "at", "charged", "total", "sequence")),
+        *((HOLD, name) for name in ("seq", "micros", "expires_at")),
+        *((RELEASE, "at"), (EXPIRE, "charged"), (CHAT, "limit")),
+    ],
+)
+def test_a_number_that_is_too_large_is_named(base: dict[str, str], name: str) -> None:
+    source = {"source": "s1", "total": "5", "sequence": ""} if base is RECORD else {}
+    with pytest.raises(
+        PoisonedEntry, match=rf"^{name}: not a whole number from 0 to {MICROS_MAX}$"
+    ):
+        parse(base | source | {name: str(MICROS_MAX + 1)})
+
+
 def test_bytes_that_are_no_text_are_poison() -> None:
     fields = [b"\xff" if word == RECORD["data"].encode() else word for word in flat(RECORD)]
     with pytest.raises(PoisonedEntry, match="UTF-8"):
