@@ -14,7 +14,17 @@ from importlib import import_module
 from bench.peers import PEERS_PYTHON, ROOT
 from bench.report import Missing, load_average, write, write_overview
 
-SECTIONS = ("scripts", "steps", "drain", "http", "inprocess", "memory", "start", "durable")
+SECTIONS = (
+    "scripts",
+    "steps",
+    "drain",
+    "http",
+    "replay",
+    "inprocess",
+    "memory",
+    "start",
+    "durable",
+)
 ROUNDS = 5
 
 
