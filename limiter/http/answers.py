@@ -7,8 +7,7 @@ that is a plain word.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Iterable
 from http import HTTPStatus
 
 import msgspec
@@ -23,19 +22,11 @@ encode = msgspec.json.Encoder().encode
 
 # Every answer is true for one moment only.
 NO_STORE: Header = (b"cache-control", b"no-store")
-CLOSE: Header = (b"connection", b"close")
 JSON_TYPE = "application/json"
 JSON_HEADERS: list[Header] = [(b"content-type", JSON_TYPE.encode()), NO_STORE]
 
 _STATUS_LINES: dict[int, bytes] = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
-}
-
-# All that comes before the length of a body that is JSON.
-_JSON_HEADS: dict[int, bytes] = {
-    status: line + b"".join(b"%b: %b\r\n" % header for header in JSON_HEADERS) + b"content-length: "
-    for status, line in _STATUS_LINES.items()
-    if status != HTTPStatus.NO_CONTENT
 }
 
 # A plain number: looking up a member of an enumeration takes ten times as long.
@@ -46,34 +37,21 @@ _UNWANTED_BYTES_MAX = 1_048_576
 
 
 class Answer(Response):
-    """A body with its status and headers, ready to be sent. `closes`: the connection with it."""
-
-    closes = False
+    """A body with its status and headers, ready to be sent."""
 
     # The parent's constructor would render the body and look through the headers; both are done.
     def __init__(self, status: int, body: bytes, headers: Iterable[Header] = JSON_HEADERS) -> None:
         self.status_code = status
         self.body: bytes = body
         self.background = None
-        self._given = headers
+        self.raw_headers = [*headers]
+        if status != _NO_CONTENT:
+            self.raw_headers.append((b"content-length", b"%d" % len(body)))
 
-    @cached_property
-    def raw_headers(self) -> list[Header]:  # type: ignore[override]  # the parent's is an attribute
-        """All headers, from when they are first asked for: nearly all answers leave without."""
-        headers = [*self._given]
-        if self.status_code != _NO_CONTENT:
-            headers.append((b"content-length", b"%d" % len(self.body)))
-        return headers
-
-    def as_bytes(self, before: Sequence[Header] = (), after: Sequence[Header] = ()) -> bytes:
-        """All of the answer, as HTTP/1.1 has it on the wire, its headers between these."""
-        is_plain = self._given is JSON_HEADERS and "raw_headers" not in self.__dict__
-        if is_plain and not before and not after:
-            # The other way takes five times as long.
-            head = _JSON_HEADS[self.status_code]
-            return b"%b%d\r\n\r\n%b" % (head, len(self.body), self.body)
+    def bytes_with(self, headers: Iterable[Header]) -> bytes:
+        """All of the answer, as HTTP/1.1 has it on the wire, with these headers."""
         parts = [_STATUS_LINES[self.status_code]]
-        for name, value in (*before, *self.raw_headers, *after):
+        for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
         parts += (b"\r\n", self.body)
         return b"".join(parts)
@@ -97,12 +75,10 @@ class ClosingAnswer(Answer):
     the answer before the client has read it. So what comes is thrown away first, within bounds.
     """
 
-    closes = True
-
     def __init__(
         self, status: int, body: bytes, headers: Iterable[Header], *, linger_ms: int
     ) -> None:
-        super().__init__(status, body, [*headers, CLOSE])
+        super().__init__(status, body, [*headers, (b"connection", b"close")])
         self._linger_ms = linger_ms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -16,12 +16,13 @@ from starlette.types import Message, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from limiter import request_id
-from limiter.http.answers import CLOSE
 from limiter.http.bodies import WHOLE_BODY
 from limiter.http.endpoint import Endpoint
 
 # The key of the app's lifespan state: endpoints by their path, each for POST.
 STATE_KEY: Final = "direct"
+
+_CLOSE: Final = (b"connection", b"close")
 
 
 class _Unawaited:
@@ -66,11 +67,12 @@ class DirectCycle:
             await protocol.flow.drain()
         if self.disconnected:
             return
-        if answer.closes:
+        headers = [*protocol.server_state.default_headers, *answer.raw_headers]
+        if _CLOSE in headers:
             self.keep_alive = False
-        after = () if self.keep_alive or answer.closes else (CLOSE,)
-        before = protocol.server_state.default_headers
-        protocol.transport.write(answer.as_bytes(before, after))
+        elif not self.keep_alive:
+            headers.append(_CLOSE)
+        protocol.transport.write(answer.bytes_with(headers))
         self.response_complete = True
         if not self.keep_alive:
             protocol.transport.close()

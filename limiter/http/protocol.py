@@ -10,7 +10,6 @@ from __future__ import annotations
 from asyncio import TimerHandle, Transport
 from typing import Any
 
-from limiter.http.answers import CLOSE
 from limiter.http.bodies import HeadTooLarge
 from limiter.http.direct import DirectProtocol
 from limiter.http.problems import error_answer
@@ -100,7 +99,7 @@ class BoundedProtocol(DirectProtocol):
         if self.transport.is_closing():
             return
         answer = error_answer(HeadTooLarge(HEAD_BYTES_MAX, HEADERS_MAX))
-        self.transport.write(answer.as_bytes(after=(CLOSE,)))
+        self.transport.write(answer.bytes_with([*answer.raw_headers, (b"connection", b"close")]))
         self.transport.close()
 
     def _start_timer(self) -> None:
